@@ -1,0 +1,1 @@
+"""Offline: raw text to a corpus folder (embed, cluster, order, write)."""

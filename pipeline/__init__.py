@@ -1,0 +1,1 @@
+"""Stream a clustered corpus as a mixture that can change at any step."""

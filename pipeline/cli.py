@@ -1,0 +1,89 @@
+"""The `braidstream` command: finds its sub-commands by entry point, so it imports none of them.
+
+An installed package adds a sub-command by declaring `name = "module:function"` in the entry-point
+group `braidstream.commands`; the function takes the remaining arguments and returns an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+
+from pipeline.errors import BraidstreamError
+
+COMMANDS = {
+    "build": "raw text -> embeddings -> cluster tree -> a corpus folder that streams",
+    "inspect": "what the domains of a corpus are: sizes, keywords, examples",
+    "train": "train a model on a mixture that a mixer steers while training runs",
+    "compare": "run a grid of granularities, mixers, targets and seeds; one report",
+}
+EXTRA_OF_COMMAND = {"build": "build", "inspect": "build", "train": "train", "compare": "report"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; return its exit code (2 for a user's error, 130 after Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    found = {entry.name: entry for entry in entry_points(group="braidstream.commands")}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(found))
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"braidstream {version('braidstream')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in found:
+        print(f"error: there is no command {name!r}.\n\n{usage(found)}", file=sys.stderr)
+        return 2
+    try:
+        return run(found[name], rest)
+    except BraidstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped.", file=sys.stderr)
+        return 130
+
+
+def run(entry: EntryPoint, arguments: list[str]) -> int:
+    """Load one sub-command and call it; a missing extra becomes an error that names the extra."""
+    try:
+        command = entry.load()
+        return int(command(arguments))
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_COMMAND.get(entry.name)
+        if extra is None or error.name is None or error.name.split(".")[0] in _OURS:
+            raise
+        raise BraidstreamError(
+            f"`braidstream {entry.name}` needs the package {error.name!r}, which is not installed. "
+            f"Install the extra that brings it: pip install 'braidstream[{extra}]'"
+        ) from error
+
+
+def usage(found: dict[str, EntryPoint]) -> str:
+    """The text of `braidstream --help`."""
+    width = max(len(name) for name in found) if found else 0
+    lines = [f"  {name:<{width}}  {COMMANDS.get(name, entry.value)}" for name, entry in found.items()]
+    lines.sort(key=lambda line: _order(line.split()[0]))
+    return "\n".join(
+        [
+            "usage: braidstream COMMAND [options]",
+            "",
+            "Train language models on a mixture of domains that changes while training runs.",
+            "",
+            *lines,
+            "",
+            "`braidstream COMMAND --help` explains one command. The usual order: build, inspect, compare.",
+        ]
+    )
+
+
+def _order(name: str) -> int:
+    names = list(COMMANDS)
+    return names.index(name) if name in names else len(names)
+
+
+_OURS = frozenset({"pipeline", "clustering", "trainer"})
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training: gradients to mixtures, and the comparison of mixers."""
