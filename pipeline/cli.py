@@ -63,7 +63,9 @@ def run(entry: EntryPoint, arguments: list[str]) -> int:
 def usage(found: dict[str, EntryPoint]) -> str:
     """The text of `braidstream --help`."""
     width = max(len(name) for name in found) if found else 0
-    lines = [f"  {name:<{width}}  {COMMANDS.get(name, entry.value)}" for name, entry in found.items()]
+    lines = [
+        f"  {name:<{width}}  {COMMANDS.get(name, entry.value)}" for name, entry in found.items()
+    ]
     lines.sort(key=lambda line: _order(line.split()[0]))
     return "\n".join(
         [

@@ -74,7 +74,9 @@ class SampleSchema:
 
     def __post_init__(self) -> None:
         if self.dtype not in ("uint16", "uint32"):
-            raise CorpusError(f"tokens are stored as {self.dtype!r}; this version reads uint16, uint32.")
+            raise CorpusError(
+                f"tokens are stored as {self.dtype!r}; this version reads uint16, uint32."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +182,9 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where} is no JSON ({error}); fetch or build the corpus again.") from error
+        raise CorpusError(
+            f"{where} is no JSON ({error}); fetch or build the corpus again."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorpusError(f"{where} is not the manifest of a Braidstream corpus.")
     found = content.get("format_version")
@@ -222,7 +226,9 @@ def _parse(kind: type[T], content: Any, where: str) -> T:
     if unknown := sorted(set(content) - known):
         raise CorpusError(f"{where}: {kind.__name__} has the unknown fields {unknown}.")
     hints = get_type_hints(kind)
-    values = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in content.items()}
+    values = {
+        name: _convert(hints[name], value, f"{where}: {name}") for name, value in content.items()
+    }
     try:
         return kind(**values)
     except TypeError as error:
