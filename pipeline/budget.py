@@ -104,7 +104,8 @@ def water_fill(weights: Floats, caps: Floats, mass: float) -> Floats:
         if free_weight <= 0.0 or mass - capped_mass <= 0.0:
             return shares
         level = (mass - capped_mass) / free_weight
-        over = free & (level * weights >= caps)
+        with np.errstate(over="ignore"):  # a cap that overflows here is out of reach anyway
+            over = free & (weights >= caps / level)
         if not over.any():
             shares[free] = level * weights[free]
             return shares

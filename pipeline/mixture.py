@@ -127,16 +127,16 @@ def _check_weights(view: View, values: NDArray[np.float64]) -> None:
     if not np.isfinite(values).all():
         where = int(np.flatnonzero(~np.isfinite(values))[0])
         raise MixtureError(
-            f"the weight of domain {where} is {values[where]}; weights must be finite."
+            f"the weight of domain {where} is {float(values[where])}; weights must be finite."
         )
     if (values < 0).any():
         where = int(np.argmin(values))
         raise MixtureError(
-            f"the weight of domain {where} is {values[where]!r}; weights must not be negative."
+            f"the weight of domain {where} is {float(values[where])}; weights must not be negative."
         )
     if (values[view.sizes == 0] > 0).any():
         where = int(np.flatnonzero((view.sizes == 0) & (values > 0))[0])
         raise MixtureError(
-            f"domain {where} has the weight {values[where]!r} and no samples; give empty domains 0, for "
+            f"domain {where} has the weight {float(values[where])} and no samples; give empty domains 0, for "
             "instance with `weights * (view.sizes > 0)`."
         )

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, distributions, entry_points
+
+import pytest
+
+from pipeline import cli
+from pipeline.errors import BraidstreamError
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("build", "inspect", "train", "compare"):
+        assert f"  {command} " in text
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["biuld"]) == 2
+    assert "no command 'biuld'" in capsys.readouterr().err
+
+
+def test_every_command_can_be_loaded_and_explains_itself() -> None:
+    for entry in entry_points(group="braidstream.commands"):
+        with pytest.raises(SystemExit) as stopped:
+            entry.load()(["--help"])
+        assert stopped.value.code == 0
+
+
+def test_a_missing_extra_is_named() -> None:
+    entry = EntryPoint("build", "a_package_nobody_has:main", "braidstream.commands")
+    with pytest.raises(BraidstreamError, match=r"pip install 'braidstream\[build\]'"):
+        cli.run(entry, [])
+
+
+def test_pipeline_needs_only_the_core_dependencies() -> None:
+    code = (
+        "import sys, pipeline; heavy = {'streaming', 'sklearn', 'sentence_transformers', 'rich', "
+        "'tyro', 'scipy', 'pyarrow', 'clustering', 'trainer'} & set(sys.modules); sys.exit(str(heavy) "
+        "if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["clustering", "pipeline", "trainer"])
+def test_no_other_distribution_brings_a_package_of_our_names(name: str) -> None:
+    """Plain top-level names are a promise to keep an eye on: say so when someone else ships one."""
+    others = {
+        distribution.metadata["Name"]
+        for distribution in distributions()
+        if distribution.metadata["Name"] != "braidstream"
+        and any(
+            len(path.parts) > 1 and path.parts[0] == name and path.suffix == ".py"
+            for path in distribution.files or ()
+        )
+    }
+    assert not others, f"{sorted(others)} also install a top-level package named {name!r}"

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import Corpus, CorpusError, open_corpus
+from tests.corpora import position_of
+
+
+def test_a_stock_streaming_dataset_reads_the_same_samples_in_the_same_order(
+    numbered_corpus: Corpus,
+) -> None:
+    from streaming import StreamingDataset
+
+    assert len(numbered_corpus.manifest.shards) > 3
+    stock = StreamingDataset(
+        local=str(numbered_corpus.path / "shards"), shuffle=False, batch_size=1
+    )
+    theirs = np.stack([sample["tokens"] for sample in stock])
+    ours = numbered_corpus.read(np.arange(numbered_corpus.num_samples))
+    assert np.array_equal(ours, theirs)
+    # And domain by domain, at every granularity, since a domain is a range of those positions.
+    for k in (1, 2, 3, 5, 6, 8, 11, 13, 17, 20, 23, 24):
+        offsets = numbered_corpus.domains(k=k).offsets
+        for low, high in pairwise(offsets):
+            assert np.array_equal(numbered_corpus.read(np.arange(low, high)), theirs[low:high])
+
+
+def test_any_positions_in_any_order_with_repeats(numbered_corpus: Corpus) -> None:
+    positions = np.random.default_rng(0).integers(0, numbered_corpus.num_samples, 500)
+    tokens = numbered_corpus.read(positions)
+    assert tokens.dtype == np.uint16
+    assert np.array_equal(position_of(tokens), positions)
+    assert numbered_corpus.read(np.array([], dtype=np.int64)).shape == (0, 8)
+    for outside in (-1, numbered_corpus.num_samples):
+        with pytest.raises(IndexError, match="positions 0 to 620"):
+            numbered_corpus.read(np.array([0, outside]))
+
+
+@pytest.fixture
+def copied(numbered_corpus: Corpus, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(numbered_corpus.path, tmp_path / "copy"))
+
+
+def test_a_missing_or_short_shard_is_an_error_that_names_it(copied: Path) -> None:
+    shard = copied / "shards" / "shard.00001.mds"
+    everything = np.arange(621)
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-5])
+    with pytest.raises(CorpusError, match=r"shard\.00001\.mds has .* bytes; the manifest says"):
+        open_corpus(copied).read(everything)
+    shard.unlink()
+    with pytest.raises(CorpusError, match=r"shard\.00001\.mds is missing"):
+        open_corpus(copied).read(everything)
+
+
+def test_a_flipped_bit_in_the_tree_is_found(copied: Path) -> None:
+    path = copied / "tree" / "split_order.npy"
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"split_order\.npy is damaged: its sha256"):
+        open_corpus(copied)
+
+
+def test_target_sets_by_name(tiny_corpus: Path) -> None:
+    corpus = open_corpus(tiny_corpus)
+    assert corpus.target_names == ("alpha", "beta")
+    target = corpus.target("alpha")
+    assert target.train.shape == (24, 32)
+    assert target.leaf_histogram.sum() == pytest.approx(1.0)
+    assert corpus.heldout.shape == (32, 32)
+    with pytest.raises(CorpusError, match="no target set 'gamma'; it has: alpha, beta"):
+        corpus.target("gamma")
