@@ -1,0 +1,177 @@
+"""Alignment: how much a training step on each domain would lower the target's loss.
+
+    a_i = <∇L_i(θ), g>,   g = ∇L_target(θ)
+
+A step θ - η∇L_i changes the target's loss by -η a_i to first order, so a positive score means that the
+domain helps. This module draws the samples that stand for the domains and for the target and computes
+g; `exact.py` and `difference.py` compute the scores from them in two ways that must agree.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline import Corpus, TargetSet, View
+from pipeline.counter_rng import random_uniform
+from trainer.batches import micro_batches
+from trainer.distributed import Ranks
+
+Normalization = Literal["raw", "clip", "cosine"]
+
+_DOMAIN_DRAW, _TARGET_DRAW = 0x646F6D, 0x746172
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignmentSamples:
+    """What one measurement looks at: this rank's share of it."""
+
+    k: int
+    """Number of domains of the view."""
+    domains: NDArray[np.int64]
+    """Shape (m,): the non-empty domains that this rank measures."""
+    tokens: NDArray[Any]
+    """Shape (m, sequences_per_domain, length): their samples."""
+    target: NDArray[Any]
+    """Shape (n, length): this rank's target sequences, all of them from the train split."""
+    target_total: int
+    """Number of target sequences over all ranks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """The outcome of one measurement, the same on every rank."""
+
+    values: NDArray[np.float64]
+    """Shape (k,): a_i, positive where the domain helps the target; 0 for empty domains."""
+    target_loss: float
+    """Mean loss of the target sequences that were drawn, in nats."""
+    target_gradient_norm: float
+    """Norm of the target's gradient before clipping."""
+
+
+class Estimator(Protocol):
+    """Computes alignment scores at the model's present weights, which it leaves as they are."""
+
+    def scores(self, samples: AlignmentSamples) -> Scores:
+        """Scores of all domains."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignmentSampler:
+    """Draws the samples of a measurement by address (seed, step, domain).
+
+    The stream's cursors know nothing of these draws: measuring more or less often changes no batch,
+    and a resumed run measures exactly what it would have measured.
+    """
+
+    corpus: Corpus
+    view: View
+    target: TargetSet
+    seed: int
+    sequences_per_domain: int = 4
+    """Samples per non-empty domain."""
+    target_batch: int = 64
+    """Target sequences; a smaller train split is used whole."""
+    ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
+
+    def draw(self, step: int) -> AlignmentSamples:
+        """This rank's part of the measurement before `step`."""
+        rank, world_size = self.ranks.rank, self.ranks.world_size
+        domains = np.flatnonzero(self.view.sizes)[rank::world_size]
+        positions = self.view.offsets[domains, None] + self._samples_of(domains, step)
+        chosen = self._target_rows(step)
+        return AlignmentSamples(
+            k=self.view.k,
+            domains=domains,
+            tokens=self.corpus.read(positions.ravel()).reshape(*positions.shape, -1),
+            target=self.target.train[chosen[rank::world_size]],
+            target_total=len(chosen),
+        )
+
+    def _samples_of(self, domains: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        """Indices inside each domain, one from each of m equal parts: (domains, m).
+
+        A domain is a range of leaves, so the parts spread the samples over its leaves.
+        """
+        part = np.arange(self.sequences_per_domain)
+        uniform = random_uniform(self.seed, _DOMAIN_DRAW, step, domains[:, None], part)
+        sizes = self.view.sizes[domains, None]
+        drawn = ((part + uniform) * sizes / self.sequences_per_domain).astype(np.int64)
+        return np.minimum(drawn, sizes - 1)  # the product may be rounded up to the size
+
+    def _target_rows(self, step: int) -> NDArray[np.int64]:
+        available = len(self.target.train)
+        if available <= self.target_batch:
+            return np.arange(available)
+        rows = np.arange(available)
+        return np.argsort(random_uniform(self.seed, _TARGET_DRAW, step, rows))[: self.target_batch]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What both estimators need of a model: its loss per sample, and its parameters."""
+
+    loss: nn.Module
+    """tokens int64 (n, length) -> float32 (n,), see `trainer.model.per_sample_loss`."""
+    batch_size: int
+    """Samples per forward pass."""
+    pad_id: int
+    device: torch.device
+    normalization: Normalization = "clip"
+    """`raw`; `clip`: g is cut to norm 1; `cosine`: g and every ∇L_i are divided by their norms."""
+    ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The trained parameters, in a fixed order."""
+        return [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
+
+    def gradient(self, tokens: NDArray[Any], total: int) -> tuple[list[Tensor], Tensor]:
+        """Gradient and value of Σ loss / total over the samples of `tokens` (n, length)."""
+        parameters = self.parameters
+        gradient = [torch.zeros_like(parameter) for parameter in parameters]
+        value = torch.zeros((), device=self.device)
+        size = min(self.batch_size, max(len(tokens), 1))
+        for batch, _ in micro_batches(tokens, size=size, pad_id=self.pad_id, device=self.device):
+            loss = self.loss(batch).sum() / total
+            # Unlike loss.backward() this leaves .grad alone, and DistributedDataParallel with it.
+            for accumulated, part in zip(
+                gradient, torch.autograd.grad(loss, parameters), strict=True
+            ):
+                accumulated += part
+            value += loss.detach()
+        return gradient, value
+
+    def target_gradient(self, samples: AlignmentSamples) -> tuple[list[Tensor], Scores]:
+        """The normalised g over all ranks, and a record of it with scores still at 0."""
+        gradient, loss = self.gradient(samples.target, samples.target_total)
+        self.ranks.sum_tensors([*gradient, loss])
+        norm = float(total_norm(gradient))
+        longest = {"raw": math.inf, "clip": 1.0, "cosine": 0.0}[self.normalization]
+        if norm > longest:
+            torch._foreach_div_(gradient, norm)
+        record = Scores(
+            values=np.zeros(samples.k), target_loss=float(loss), target_gradient_norm=norm
+        )
+        return gradient, record
+
+
+def total_norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm of all tensors together, a scalar."""
+    norms: list[Tensor] = [torch.linalg.vector_norm(tensor) for tensor in tensors]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
+
+
+def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """Inner product of two lists of tensors of the same shapes, a scalar."""
+    products = [(a * b).sum() for a, b in zip(first, second, strict=True)]
+    return torch.stack(products).sum()

@@ -1,0 +1,108 @@
+"""What a training run is told to do; `trainer.resolve` turns it into what the run does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline import BraidstreamError
+
+
+class ConfigError(BraidstreamError, ValueError):
+    """A setting that is out of range or does not fit the others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Settings of one training run. A setting of None is chosen from the others."""
+
+    target: str | None = None
+    """Target set that steers the mixture; natural and uniform need none."""
+    evaluate: tuple[str, ...] = ()
+    """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
+    mixer: str = "dga-paced"
+    """Who chooses the mixture: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
+    dga-paced-general."""
+    k: int | None = None
+    """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
+    preset: Literal["1m", "14m", "110m", "350m"] = "14m"
+    """Size of the model."""
+    steps: int = 1200
+    """Length of the run in batches."""
+    batch_size: int = 64
+    """Samples per batch, over all ranks together."""
+    seed: int = 0
+    """Seed of the model's first weights and of every draw."""
+
+    learning_rate: float = 1e-3
+    """Learning rate after warm-up; a cosine takes it down to a tenth."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up; default: 100, and at most a tenth of the run."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay, on matrices."""
+    clip_norm: float = 1.0
+    """Gradients longer than this are cut to it."""
+
+    step_size: float | None = None
+    """DGA's η; default: the mixer's."""
+    update_every: int | None = None
+    """DGA's T_r, in steps; default: the mixer's."""
+    ema: float | None = None
+    """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
+    natural_share: float | None = None
+    """Share of every batch reserved for natural proportions; default: the mixer's."""
+    max_passes: float | None = None
+    """Bound on the passes over any domain; default: the mixer's, which may be none."""
+    surplus: Literal["mixture", "natural"] | None = None
+    """Who gets what a domain at its bound leaves; default: the mixer's."""
+
+    estimator: Literal["difference", "exact"] = "difference"
+    """How alignment is measured: two forward passes, or one backward pass per domain."""
+    gradients: Literal["raw", "clip", "cosine"] = "clip"
+    """Gradients as they are, the target's clipped to norm 1, or both normalised."""
+    epsilon: float | None = None
+    """Length of the difference estimator's step, as a share of the parameters' norm."""
+    sequences_per_domain: int = 4
+    """Samples that stand for a domain when alignment is measured."""
+    target_batch: int = 64
+    """Target sequences in one target gradient; a smaller set is used whole."""
+
+    log_every: int = 20
+    """Steps between records of the training loss."""
+    eval_every: int = 100
+    """Steps between evaluations; there is one at the end in any case."""
+    eval_sequences: int = 256
+    """Sequences of each set that an evaluation reads at most."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; there is one at the end and after Ctrl-C in any case."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of forward passes; auto is bfloat16 on GPUs that have it. Weights stay float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto is on for GPUs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "sequences_per_domain", "target_batch"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("learning_rate", self.learning_rate > 0, "positive")
+        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self._require("clip_norm", self.clip_norm > 0, "positive")
+        self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
+        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
+        if self.estimator == "difference" and self.gradients == "cosine":
+            raise ConfigError(
+                "gradients='cosine' divides by the norm of every domain's gradient, which "
+                "estimator='difference' never computes. Take estimator='exact', or gradients='clip'."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, field by field."""
+        return {**asdict(self), "evaluate": list(self.evaluate)}
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name}={getattr(self, name)!r} must be {rule}.")

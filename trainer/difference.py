@@ -1,0 +1,74 @@
+"""The cheap estimator: two forward passes, at θ + εg and at θ - εg.
+
+    a_i = <∇L_i(θ), g> ≈ (L_i(θ + εg) - L_i(θ - εg)) / 2ε
+
+It needs nothing of the model but its loss per sample, and one pass serves all domains together.
+The step is measured against the weights: ε‖g‖ = epsilon·‖θ‖. Too small a step drowns in rounding,
+too large a one leaves the range in which the loss is straight; `DEFAULT_EPSILON` lies between for
+each arithmetic (tests/trainer/test_alignment.py measures it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.alignment import AlignmentSamples, Probe, Scores, total_norm
+from trainer.batches import micro_batches
+
+DEFAULT_EPSILON = {torch.bfloat16: 5e-4, torch.float32: 5e-4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DifferenceEstimator:
+    """Central difference along the target's gradient."""
+
+    probe: Probe
+    epsilon: float
+    """Length of the step as a share of the parameters' norm."""
+
+    def __post_init__(self) -> None:
+        if self.probe.normalization == "cosine":
+            raise ValueError(
+                "normalization='cosine' divides by the norm of every domain's gradient, which the "
+                "difference estimator never computes. Take ExactEstimator, or normalization='clip'."
+            )
+
+    def scores(self, samples: AlignmentSamples) -> Scores:
+        """Scores of all domains; see `trainer.alignment.Estimator`. The weights end as they were."""
+        gradient, record = self.probe.target_gradient(samples)
+        parameters = self.probe.parameters
+        with torch.no_grad():
+            saved = [parameter.clone() for parameter in parameters]
+            # A gradient of 0 gives losses that do not differ, whatever the step.
+            step = self.epsilon * float(total_norm(saved)) / max(float(total_norm(gradient)), 1e-30)
+            try:
+                torch._foreach_add_(parameters, gradient, alpha=step)
+                above = self._losses(samples)
+                torch._foreach_copy_(parameters, saved)
+                torch._foreach_add_(parameters, gradient, alpha=-step)
+                below = self._losses(samples)
+            finally:
+                # Adding and subtracting would leave rounding behind; the copy leaves nothing.
+                torch._foreach_copy_(parameters, saved)
+        values = record.values.copy()
+        values[samples.domains] = (above - below).mean(axis=1) / (2 * step)
+        return replace(record, values=self.probe.ranks.sum_array(values))
+
+    def _losses(self, samples: AlignmentSamples) -> NDArray[np.float64]:
+        """Loss of every domain sample, shape (m, sequences_per_domain)."""
+        m, sequences, length = samples.tokens.shape
+        parts = [
+            self.probe.loss(batch)[: rows.stop - rows.start]
+            for batch, rows in micro_batches(
+                samples.tokens.reshape(m * sequences, length),
+                size=self.probe.batch_size,
+                pad_id=self.probe.pad_id,
+                device=self.probe.device,
+            )
+        ]
+        losses = torch.cat(parts) if parts else torch.zeros(0)
+        return losses.double().cpu().numpy().reshape(m, sequences)

@@ -1,0 +1,32 @@
+"""The reference estimator: one backward pass per domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainer.alignment import AlignmentSamples, Probe, Scores, inner_product, total_norm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactEstimator:
+    """a_i = <∇L_i, g> as it is written. Costs a forward and a backward pass per domain."""
+
+    probe: Probe
+
+    def scores(self, samples: AlignmentSamples) -> Scores:
+        """Scores of all domains; see `trainer.alignment.Estimator`."""
+        target, record = self.probe.target_gradient(samples)
+        products = []
+        for tokens in samples.tokens:
+            gradient, _ = self.probe.gradient(tokens, len(tokens))
+            product = inner_product(gradient, target)
+            if self.probe.normalization == "cosine":
+                norm = total_norm(gradient)
+                product = torch.where(norm > 0, product / norm, torch.zeros_like(norm))
+            products.append(product)
+        values = record.values.copy()
+        if products:
+            values[samples.domains] = torch.stack(products).double().cpu().numpy()
+        return replace(record, values=self.probe.ranks.sum_array(values))

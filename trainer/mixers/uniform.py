@@ -1,0 +1,13 @@
+"""Uniform over domains: every domain that has samples is as likely as any other."""
+
+from __future__ import annotations
+
+from pipeline import Mixture, View
+from trainer.mixers.fixed import FixedMixer
+
+
+class UniformMixer(FixedMixer):
+    """The same weight for each non-empty domain, with `natural_share` of natural ones mixed in."""
+
+    def __init__(self, view: View, *, natural_share: float = 0.0) -> None:
+        super().__init__(Mixture.uniform(view).blend(Mixture.natural(view), natural_share))

@@ -1,0 +1,51 @@
+"""Fill in what a configuration leaves open, so that config.json says what a run really did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from pipeline import Corpus
+from trainer.config import TrainConfig
+from trainer.difference import DEFAULT_EPSILON
+from trainer.mixers import MixerSettings, mixer_settings
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainConfig:
+    """`config` with every setting that depends on others, on the corpus or on `device` filled in.
+
+    What the chosen mixer or estimator does not use stays None. Resolving again changes nothing.
+    """
+    targets = dict.fromkeys([*([config.target] if config.target else []), *config.evaluate])
+    config = replace(config, evaluate=tuple(targets) or corpus.target_names)
+    if config.k is None:
+        config = replace(config, k=corpus.domains(level=1).k)
+    if config.warmup_steps is None:
+        config = replace(config, warmup_steps=min(100, config.steps // 10))
+    if config.precision == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        config = replace(config, precision="bfloat16" if good else "float32")
+    settings = chosen_settings(config)
+    config = replace(config, natural_share=settings.natural_share, max_passes=settings.max_passes)
+    if settings.max_passes is not None:
+        config = replace(config, surplus=settings.surplus)
+    if settings.learns_from_scores:
+        config = replace(
+            config,
+            step_size=settings.step_size,
+            update_every=settings.update_every,
+            ema=settings.ema,
+        )
+        if config.estimator == "difference" and config.epsilon is None:
+            config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
+    return config
+
+
+def chosen_settings(config: TrainConfig) -> MixerSettings:
+    """The settings of `config.mixer`, changed where the configuration says so."""
+    names = ("step_size", "update_every", "ema", "natural_share", "max_passes", "surplus")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return replace(mixer_settings(config.mixer), **given)

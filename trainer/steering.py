@@ -1,0 +1,80 @@
+"""Steering: measure alignment, let the mixer answer with a mixture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import Corpus, Mixture, RepetitionBudget
+from trainer.alignment import AlignmentSampler, Estimator, Probe, Scores
+from trainer.config import TrainConfig
+from trainer.difference import DifferenceEstimator
+from trainer.distributed import Ranks
+from trainer.exact import ExactEstimator
+from trainer.learner import Learner
+from trainer.mixers import make_mixer
+from trainer.resolve import chosen_settings
+
+
+class Steering:
+    """The mixer of a run with what it needs to learn from; `config` is resolved."""
+
+    def __init__(self, config: TrainConfig, corpus: Corpus, learner: Learner, ranks: Ranks) -> None:
+        view = corpus.domains(k=config.k)
+        target = None if config.target is None else corpus.target(config.target)
+        settings = chosen_settings(config)
+        self.budget: RepetitionBudget | None
+        self._mixer, self.budget = make_mixer(settings, view, num_steps=config.steps, target=target)
+        self._sampler: AlignmentSampler | None = None
+        self._estimator: Estimator | None = None
+        if target is not None and settings.learns_from_scores:
+            self._sampler = AlignmentSampler(
+                corpus=corpus,
+                view=view,
+                target=target,
+                seed=config.seed,
+                sequences_per_domain=config.sequences_per_domain,
+                target_batch=config.target_batch,
+                ranks=ranks,
+            )
+            self._estimator = make_estimator(config, learner, corpus.pad_id, ranks)
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture in force."""
+        return self._mixer.mixture
+
+    def wants_scores(self, step: int) -> bool:
+        """Whether `update` is to be called before the batch at `step`."""
+        return self._mixer.wants_scores(step)
+
+    def update(self, step: int) -> Scores:
+        """Measure alignment at the present weights and let the mixer learn from it."""
+        assert self._sampler is not None, "only mixers with a target ask for scores"
+        assert self._estimator is not None
+        scores = self._estimator.scores(self._sampler.draw(step))
+        self._mixer.update(scores.values)
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mixer's state; measurements are drawn by address and have none."""
+        return self._mixer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._mixer.load_state_dict(state)
+
+
+def make_estimator(config: TrainConfig, learner: Learner, pad_id: int, ranks: Ranks) -> Estimator:
+    """The estimator that `config` names, looking through the learner's loss."""
+    probe = Probe(
+        loss=learner.loss,
+        batch_size=learner.local_batch_size,
+        pad_id=pad_id,
+        device=learner.device,
+        normalization=config.gradients,
+        ranks=ranks,
+    )
+    if config.estimator == "exact":
+        return ExactEstimator(probe=probe)
+    assert config.epsilon is not None
+    return DifferenceEstimator(probe=probe, epsilon=config.epsilon)

@@ -1,0 +1,101 @@
+"""`braidstream train`: one training run from the command line."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pipeline import BraidstreamError, open_corpus
+from trainer.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainCommand:
+    """Train a model on a mixture of domains that a mixer steers while training runs.
+
+    The same command again continues a run that was stopped.
+    """
+
+    corpus: tyro.conf.Positional[Path]
+    """Corpus folder, as `braidstream build` writes it."""
+    out: Path | None = None
+    """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-seedSEED."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def main(argv: list[str]) -> int:
+    """Run `braidstream train`; 0 when the run is complete, 130 after Ctrl-C."""
+    command = tyro.cli(TrainCommand, prog="braidstream train", args=argv, registry=_registry())
+    from trainer.interrupt import TrainingInterrupted
+    from trainer.loop import train
+
+    corpus = open_corpus(command.corpus)
+    out = command.out or corpus.path / "runs" / run_name(command.config)
+    already_finished = (out / "result.json").exists()
+    try:
+        result = train(corpus, command.config, out)
+    except TrainingInterrupted as stop:
+        print(f"{stop} To continue:\n  braidstream train {shlex.join(argv)}", flush=True)
+        return 128 + stop.signal_number
+    print(summary(result, out, already_finished=already_finished))
+    return 0
+
+
+def run_name(config: TrainConfig) -> str:
+    """Name of a run folder that tells runs apart by what is usually varied."""
+    k = "" if config.k is None else f"k{config.k}"
+    parts = (config.mixer, config.target, k, config.preset, f"seed{config.seed}")
+    return "-".join(part for part in parts if part)
+
+
+def summary(result: dict[str, Any], out: Path, *, already_finished: bool) -> str:
+    """What is printed at the end."""
+    losses = [f"generic {_loss(result['generic_loss_final'])}"]
+    for name, loss in result["target_loss_final"].items():
+        best = result["target_loss_best"][name]
+        at = f" (best {_loss(best['loss'])} at step {best['step']:,})" if best else ""
+        losses.append(f"{name} {_loss(loss)}{at}")
+    begin = "already finished, nothing to do" if already_finished else "finished"
+    return (
+        f"{begin}: {result['steps']:,} steps, {result['tokens']:,} tokens in "
+        f"{result['seconds']:.0f} s ({result['tokens_per_second']:,.0f} tokens/s)\n"
+        f"loss: {' · '.join(losses)}\nrun: {out}"
+    )
+
+
+def _loss(loss: float | None) -> str:
+    return "not measured" if loss is None else f"{loss:.3f}"
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Lists of names are written with commas: `--evaluate a,b`."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _names(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[tuple[str, ...]] | None:
+        if info.type != tuple[str, ...]:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="A,B",
+            instance_from_str=lambda args: tuple(filter(None, args[0].split(","))),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [",".join(value)],
+        )
+
+    return registry
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BraidstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
