@@ -99,16 +99,16 @@ def water_fill(weights: Floats, caps: Floats, mass: float) -> Floats:
     shares = np.zeros_like(weights)
     free = weights > 0
     capped_mass = 0.0
-    while True:
-        free_weight = float(weights[free].sum())
-        if free_weight <= 0.0 or mass - capped_mass <= 0.0:
-            return shares
+    while (free_weight := float(weights[free].sum())) > 0.0:
         level = (mass - capped_mass) / free_weight
+        if level <= 0.0:
+            break
         with np.errstate(over="ignore"):  # a cap that overflows here is out of reach anyway
             over = free & (weights >= caps / level)
         if not over.any():
             shares[free] = level * weights[free]
-            return shares
+            break
         shares[over] = caps[over]
         free &= ~over
         capped_mass = float(shares.sum())
+    return shares

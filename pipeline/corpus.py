@@ -45,17 +45,17 @@ class Corpus:
             leaf_offsets=read_array(self._storage, self.manifest.tree.leaf_offsets),
             split_order=read_array(self._storage, self.manifest.tree.split_order),
         )
-        self._reader = ShardReader(self._storage, self.manifest.shards, self.manifest.sample)
-        if self._reader.num_samples != self._tree.leaf_offsets[-1]:
+        self.reader = ShardReader(self._storage, self.manifest.shards, self.manifest.sample)
+        if self.reader.num_samples != self._tree.leaf_offsets[-1]:
             raise CorpusError(
-                f"the shards of {folder} hold {self._reader.num_samples:,} samples, its tree "
+                f"the shards of {folder} hold {self.reader.num_samples:,} samples, its tree "
                 f"{self._tree.leaf_offsets[-1]:,}: the corpus is damaged; fetch or build it again."
             )
 
     @property
     def num_samples(self) -> int:
         """Samples in the shards."""
-        return self._reader.num_samples
+        return self.reader.num_samples
 
     @property
     def num_leaves(self) -> int:
@@ -103,11 +103,7 @@ class Corpus:
                 f"positions run from {positions.min()} to {positions.max()}; this corpus has the "
                 f"positions 0 to {self.num_samples - 1}."
             )
-        return self.gather(positions)
-
-    def gather(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """`read` for positions that are known to be valid, without checking them again."""
-        return self._reader.gather(positions)
+        return self.reader.copy(self.reader.addresses(positions))
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from pipeline.counter_rng import random_bits
 
-_ROUNDS = 4
-_PURPOSE = 0x7065726D
-_SHIFT_32 = np.uint64(32)
+_ROUNDS = 3
+_ROUND_KEYS = random_bits(0, 0x7065726D, np.arange(2 * _ROUNDS))
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3's 64-bit finaliser (Appleby, 2011)
+_MULTIPLIER_2 = np.uint64(0xC4CEB9FE1A85EC53)
+_SHIFT_29, _SHIFT_32 = np.uint64(29), np.uint64(32)
 
 
 def permute(
@@ -46,22 +49,26 @@ def _feistel(
     left = value // columns
     right = value - left * columns
     for round_number in range(_ROUNDS):
-        left = _add_modulo(left, _below(rows, key, 2 * round_number, right), rows)
-        right = _add_modulo(right, _below(columns, key, 2 * round_number + 1, left), columns)
+        _add_hash(left, right, key ^ _ROUND_KEYS[2 * round_number], rows)
+        _add_hash(right, left, key ^ _ROUND_KEYS[2 * round_number + 1], columns)
     return left * columns + right
 
 
-def _below(
-    bound: NDArray[np.uint64], key: NDArray[np.uint64], round_number: int, digit: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """A hash of `digit`, uniform in 0..bound-1; bound < 2**32, so a product and a shift suffice."""
-    bits = random_bits(_PURPOSE, round_number, key, digit) >> _SHIFT_32
-    return (bits * bound) >> _SHIFT_32
-
-
-def _add_modulo(
-    a: NDArray[np.uint64], b: NDArray[np.uint64], base: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    total = a + b
-    total -= base * (total >= base)
-    return total
+def _add_hash(
+    digit: NDArray[np.uint64],
+    other: NDArray[np.uint64],
+    round_key: NDArray[np.uint64],
+    base: NDArray[np.uint64],
+) -> None:
+    """Add a keyed hash of the `other` digit to `digit`, modulo `base` (below 2**32), in place."""
+    bits = other * _GOLDEN
+    bits ^= round_key
+    bits ^= bits >> _SHIFT_32
+    bits *= _MULTIPLIER_1
+    bits ^= bits >> _SHIFT_29
+    bits *= _MULTIPLIER_2
+    bits >>= _SHIFT_32  # the best bits of a product are its upper half
+    bits *= base
+    bits >>= _SHIFT_32  # now uniform in 0..base-1
+    digit += bits
+    np.minimum(digit, digit - base, out=digit)  # below zero wraps around to the largest numbers

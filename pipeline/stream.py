@@ -52,6 +52,8 @@ class _Plan:
     local_domains: Ints
     """Shape (steps, batch_size / world_size): this rank's slice of it."""
     local_positions: Ints
+    local_addresses: Ints
+    """Where those samples lie in memory."""
 
 
 class MixtureStream(Iterator[Batch]):
@@ -160,11 +162,10 @@ class MixtureStream(Iterator[Batch]):
         if plan is None or self._step - plan.first_step == len(plan.domains):
             plan = self._next_plan()
         row = self._step - plan.first_step
-        positions = plan.local_positions[row]
         started = time.perf_counter()
-        tokens = self.corpus.gather(positions)
+        tokens = self.corpus.reader.copy(plan.local_addresses[row])
         self.wait_seconds += time.perf_counter() - started
-        batch = Batch(self._step, tokens, plan.local_domains[row], positions)
+        batch = Batch(self._step, tokens, plan.local_domains[row], plan.local_positions[row])
         self._step += 1
         return batch
 
@@ -220,14 +221,13 @@ class MixtureStream(Iterator[Batch]):
         steps = self._step + np.arange(min(length, -(-_SAMPLES_PER_PLAN // self.batch_size)))
         domains = self._draw(steps)
         numbers = number_draws(domains.ravel(), self._used).reshape(domains.shape)
-        local_domains = np.ascontiguousarray(domains[:, self._local])
-        local_numbers = numbers[:, self._local]
+        local_domains, local_numbers = domains[:, self._local], numbers[:, self._local]
         positions = locate(
             self.seed, local_domains.ravel(), local_numbers.ravel(), self.view.offsets
         )
-        self._plan = _Plan(
-            self._step, domains, local_domains, positions.reshape(local_domains.shape)
-        )
+        positions = positions.reshape(local_domains.shape)
+        addresses = self.corpus.reader.addresses(positions)
+        self._plan = _Plan(self._step, domains, local_domains, positions, addresses)
         return self._plan
 
     def _draw(self, steps: Ints) -> Ints:
