@@ -23,7 +23,6 @@ import io
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -130,8 +129,14 @@ def measure(loader: str, data: Path, seconds: float) -> dict[str, float]:
     return {
         "rate": count * BATCH / elapsed,
         "first_batch_seconds": first_batch,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": memory_mb(),
     }
+
+
+def memory_mb() -> float:
+    """Resident memory of this process without mapped files, which the kernel may drop at any time."""
+    status = Path("/proc/self/status").read_text()
+    return int(dict(line.split(":", 1) for line in status.splitlines())["RssAnon"].split()[0]) / 1024
 
 
 def gather(data: Path, weights: np.ndarray) -> Iterator[object]:
@@ -215,10 +220,10 @@ def print_table(rows: list[dict[str, object]]) -> None:
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, commit {commit}"
     )
     print(
-        "samples/s: median over turns (ours / gather from the same turn); first batch in s; peak MB\n"
+        "samples/s: median over turns (ours / gather from the same turn); our first batch in s; our memory without mapped files\n"
     )
     print(
-        "| k | gather | braidstream | ours ÷ gather | mosaicml | webdataset | first batch | peak memory |"
+        "| k | gather | braidstream | ours ÷ gather | mosaicml | webdataset | first batch | memory |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for result in rows:
@@ -227,14 +232,15 @@ def print_table(rows: list[dict[str, object]]) -> None:
             ours / limit for ours, limit in zip(rates["braidstream"], rates["gather"], strict=True)
         ]
         cells = [
-            f"{np.median(rates[name]):,.0f}" if rates[name] else result["notes"].get(name, "–")
+            f"{np.median(rates[name]):,.0f}" if rates[name] else result["notes"].get(name, "-")
             for name in LOADERS
         ]
         first = np.median([one["first_batch_seconds"] for one in result["braidstream"]])
-        peak = np.median([one["peak_mb"] for one in result["braidstream"]])
+        memory = np.median([one["memory_mb"] for one in result["braidstream"]])
+        spread = f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(
-            f"| {result['k']:,} | {cells[0]} | {cells[1]} | {np.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) | {cells[2]} | {cells[3]} | {first:.2f} s | {peak:.0f} MB |"
+            f"| {result['k']:,} | {cells[0]} | {cells[1]} | {spread} | {cells[2]} | {cells[3]} "
+            f"| {first:.3f} s | {memory:.0f} MB |"
         )
 
 
