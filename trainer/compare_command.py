@@ -1,0 +1,215 @@
+"""`braidstream compare`: a grid of training runs, one table, one report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress
+
+from pipeline import BraidstreamError, Corpus, open_corpus
+from trainer.compare_grid import Grid, parse_grid
+from trainer.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trainer.compare import CellRun
+
+COMMANDS_FILE = "commands.txt"
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOptions(TrainConfig):
+    """The settings of `braidstream train` without those that the grid varies."""
+
+    target: Fixed[Suppress[str | None]] = None
+    evaluate: Fixed[Suppress[tuple[str, ...]]] = ()
+    mixer: Fixed[Suppress[str]] = "natural"
+    k: Fixed[Suppress[int | None]] = None
+    seed: Fixed[Suppress[int]] = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareCommand:
+    """Find out which mixer and which granularity serve a target: run a grid, get one report.
+
+    Every combination of mixer, k, target and seed is one `braidstream train` run in a folder of its own.
+    Runs that do not depend on something are shared: `natural` runs once per seed, `uniform` once per
+    seed and k. What is done is skipped, so the same command continues a comparison that was stopped,
+    retries runs that failed, and runs only what is new when you add a mixer, a k, a target or a seed.
+
+    A first look, small enough for a laptop:
+
+      braidstream compare DIR --mixers natural,importance,dga --preset 1m --steps 300 --batch-size 16
+
+    The table goes to the terminal, and with the charts to OUT/report.html (one file that opens anywhere);
+    OUT/results.md and OUT/results.csv hold the numbers.
+    """
+
+    corpus: Positional[Path]
+    """Corpus folder, as `braidstream build` writes it."""
+    mixers: str = "natural,importance,dga"
+    """Comma-separated: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
+    dga-paced-general."""
+    k: str = ""
+    """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
+    targets: str = ""
+    """Target sets, comma-separated; default: all of the corpus."""
+    seeds: str = "0"
+    """Seeds, comma-separated. Two or more show how much of a difference is chance."""
+    out: Path | None = None
+    """Folder of the runs and the report; default: CORPUS/runs/comparison."""
+    parallel: int = 1
+    """Runs side by side, each in a process of its own. They share the processor or the GPU."""
+    report_only: bool = False
+    """Train nothing: make table and report again from the runs that are in the folder."""
+    training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    """Passed on to every run; `braidstream train --help` says the same."""
+
+
+def main(argv: list[str]) -> int:
+    """Run `braidstream compare`.
+
+    Returns 0 when everything is done, 1 when a run failed, 130 (143) after Ctrl-C (SIGTERM).
+    """
+    command = tyro.cli(
+        CompareCommand,
+        prog="braidstream compare",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if command.parallel < 1:
+        raise BraidstreamError(f"--parallel {command.parallel} must be at least 1.")
+    corpus = open_corpus(command.corpus)
+    out = command.out or corpus.path / "runs" / "comparison"
+    if not command.report_only:
+        grid = parse_grid(
+            corpus,
+            mixers=command.mixers,
+            ks=command.k,
+            targets=command.targets,
+            seeds=command.seeds,
+        )
+        stopped, failures = train_grid(corpus, grid, command, out, argv)
+        if stopped:
+            line = f"braidstream compare {shlex.join(argv)}"
+            print(f"Stopped. What ran is saved; the same command continues:\n  {line}", flush=True)
+            return 128 + stopped
+    else:
+        failures = []
+    publish(corpus, out)
+    for failure in failures:
+        print(f"\n{failure}", file=sys.stderr)
+    if failures:
+        print(f"\n{len(failures)} failed; the same command tries again.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def train_grid(
+    corpus: Corpus, grid: Grid, command: CompareCommand, out: Path, argv: Sequence[str]
+) -> tuple[int, list[str]]:
+    """Run what is not done; the signal that stopped it (0 for none), and what failed, in words."""
+    from rich.console import Console
+
+    from trainer.compare import State, run_cells
+    from trainer.compare_display import make_display, summarize
+
+    runs = prepare_runs(corpus, grid, command.training, out)
+    remember(out / COMMANDS_FILE, f"braidstream compare {shlex.join(argv)}")
+    console = Console()
+    console.print(f"{len(runs)} runs in {out}: {summarize(runs)}", highlight=False, markup=False)
+    with make_display(console, runs, parallel=command.parallel) as display:
+        stopped = run_cells(runs, parallel=command.parallel, display=display)
+    return stopped, [run.failure() for run in runs if run.state is State.FAILED]
+
+
+def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Path) -> list[CellRun]:
+    """All cells of the grid as runs, checked: whoever finds another run's folder stops here."""
+    from trainer.compare import Job, prepare
+
+    common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
+    jobs = [
+        Job(
+            cell=cell,
+            config=replace(
+                common,
+                mixer=cell.mixer,
+                k=cell.k if cell.k is not None else recorded_k(out / cell.name) or max(grid.ks),
+                target=cell.target,
+                seed=cell.seed,
+            ),
+            corpus=corpus.path,
+            folder=out / cell.name,
+        )
+        for cell in grid.cells()
+    ]
+    return [prepare(job, corpus) for job in jobs]
+
+
+def recorded_k(folder: Path) -> int | None:
+    """The view of a run that is there already: a mixer that ignores the view keeps it."""
+    from trainer.results import CONFIG_FILE, read_run
+
+    return read_run(folder).k if (folder / CONFIG_FILE).exists() else None
+
+
+def remember(path: Path, line: str) -> None:
+    """Add a command to those that made this folder, unless it is among them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if line not in lines:
+        path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
+
+
+def publish(corpus: Corpus, out: Path) -> None:
+    """Print the table and write report.html, results.md and results.csv from the runs in `out`."""
+    from rich.console import Console
+
+    from trainer.report import render_report, write_report
+    from trainer.report_names import names_from_corpus
+    from trainer.results import read_runs
+    from trainer.results_headline import make_headlines
+    from trainer.results_table import comma_separated, make_rows, markdown
+    from trainer.results_terminal import make_tables
+
+    runs = read_runs(out)
+    if not runs:
+        raise BraidstreamError(
+            f"there are no runs in {out}; run the comparison without --report-only, or name the "
+            "folder of one with --out."
+        )
+    rows = make_rows(runs)
+    sentences = [headline.sentence() for headline in make_headlines(rows)]
+    console = Console()
+    for table in make_tables(rows):
+        console.print(table)
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False)
+    commands_path = out / COMMANDS_FILE
+    commands = (
+        commands_path.read_text(encoding="utf-8").splitlines() if commands_path.exists() else []
+    )
+    page = render_report(
+        runs,
+        title=corpus.path.resolve().name,
+        names_of=names_from_corpus(corpus.path),
+        commands=commands,
+    )
+    write_report(out / REPORT_FILE, page)
+    text = "\n".join([*(f"- {sentence}" for sentence in sentences), "", markdown(rows)])
+    (out / "results.md").write_text(text, encoding="utf-8")
+    (out / "results.csv").write_text(comma_separated(rows), encoding="utf-8")
+    print(f"report: {out / REPORT_FILE}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BraidstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,53 @@
+"""What domains are called: their keywords from the corpus cards, where the view is a level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from pipeline.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainNames:
+    """Names of the domains of one view."""
+
+    keywords: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Keywords by domain; empty for a view that is no level, which has no cards."""
+
+    def short(self, domain: int) -> str:
+        """`17 · dough, oven, flour`: for legends."""
+        return self._name(domain, 3)
+
+    def long(self, domain: int) -> str:
+        """The same with six keywords: for hovers."""
+        return self._name(domain, 6)
+
+    def _name(self, domain: int, count: int) -> str:
+        words = self.keywords.get(domain, ())[:count]
+        return f"{domain} · {', '.join(words)}" if words else f"domain {domain}"
+
+
+NamesOf = Callable[[int], DomainNames]
+"""The names of the view of k domains."""
+
+
+def names_from_corpus(corpus: Path) -> NamesOf:
+    """Read names from the cards of `corpus`, each level once and only when a chart asks for it."""
+    levels = Manifest.read(corpus).tree.levels
+
+    @cache
+    def names_of(k: int) -> DomainNames:
+        if k not in levels:
+            return DomainNames()
+        path = corpus / "cards" / f"level{levels.index(k)}.jsonl"
+        if not path.exists():
+            return DomainNames()
+        with path.open(encoding="utf-8") as lines:
+            cards = [json.loads(line) for line in lines]
+        return DomainNames(keywords={card["domain"]: tuple(card["keywords"]) for card in cards})
+
+    return names_of

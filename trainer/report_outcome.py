@@ -1,0 +1,92 @@
+"""Charts of where the runs ended: granularity against loss, the target against general ability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.report_style import Figure, layout, mixer_color, plain, rounded
+from trainer.results_table import Row, Spread
+
+
+def granularity_chart(rows: Sequence[Row]) -> Figure | None:
+    """Final target loss against k, one line per mixer; None with fewer than two granularities.
+
+    A mixer that ignores the view is a level line through all of them.
+    """
+    ks = sorted({row.k for row in rows if row.k is not None})
+    if len(ks) < 2:
+        return None
+    traces: list[dict[str, Any]] = []
+    for mixer in dict.fromkeys(row.mixer for row in rows):
+        own = sorted((row for row in rows if row.mixer == mixer), key=lambda row: row.k or 0)
+        color, name = mixer_color(mixer), plain(mixer)
+        flat = own[0].k is None
+        losses = [own[0].final] * 2 if flat else [row.final for row in own]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines" if flat else "lines+markers",
+                "name": name,
+                "x": [ks[0], ks[-1]] if flat else [row.k for row in own],
+                "y": rounded(loss.mean for loss in losses),
+                "error_y": _error(losses),
+                "line": {"color": color, "width": 2.2, "dash": "dash" if flat else "solid"},
+                "marker": {"size": 8},
+                "hovertemplate": f"<b>{name}</b><br>k = %{{x:,}}: %{{y:.3f}}<extra></extra>",
+            }
+        )
+    axis = {"type": "log", "tickvals": ks, "ticktext": [f"{k:,}" for k in ks]}
+    return {
+        "data": traces,
+        "layout": layout(
+            "number of domains k", "final target loss, nats", xaxis=axis, showlegend=True
+        ),
+    }
+
+
+def outcome_chart(rows: Sequence[Row]) -> Figure | None:
+    """Target loss against generic loss at the end of the run: down and to the left is better."""
+    shown = [row for row in rows if math.isfinite(row.final.mean + row.generic.mean)]
+    if len(shown) < 2:
+        return None
+    ks = sorted({row.k for row in shown if row.k is not None}, reverse=True)
+    symbols = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers+text" if len(shown) <= 12 else "markers",
+            "name": plain(row.label),
+            "meta": row.label,
+            "x": rounded([row.final.mean]),
+            "y": rounded([row.generic.mean]),
+            "error_x": _error([row.final]),
+            "error_y": _error([row.generic]),
+            "text": [plain(row.mixer if len(ks) < 2 else row.label)],
+            "textposition": "top center",
+            "textfont": {"size": 11},
+            "marker": {
+                "color": mixer_color(row.mixer),
+                "size": 11,
+                "symbol": symbols[0 if row.k is None else ks.index(row.k) % len(symbols)],
+            },
+            "hovertemplate": (
+                f"<b>{plain(row.label)}</b><br>target %{{x:.3f}}<br>generic %{{y:.3f}}<extra></extra>"
+            ),
+        }
+        for row in shown
+    ]
+    return {"data": traces, "layout": layout("final target loss, nats", "generic loss, nats")}
+
+
+def _error(spreads: Sequence[Spread]) -> dict[str, Any]:
+    deviations = rounded(spread.deviation for spread in spreads)
+    visible = any(deviation is not None for deviation in deviations)
+    return {
+        "type": "data",
+        "array": [deviation or 0.0 for deviation in deviations],
+        "visible": visible,
+        "thickness": 1.2,
+        "width": 3,
+    }
