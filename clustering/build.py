@@ -1,0 +1,492 @@
+"""`braidstream build`: raw text -> embeddings -> cluster tree -> leaf order -> shards -> manifest.
+
+Every stage reads what the stages above it left in OUT/.build and is not repeated when its inputs
+and options are the same (see stages.py). Of a document, only a few numbers are held in memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering import corpus_files as files
+from clustering.cards import write_cards
+from clustering.config import BuildConfig
+from clustering.documents import DocumentStore, ingest, iterate_texts
+from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
+from clustering.embeddings import EmbeddingStore, embed_documents, embed_texts, save_vectors
+from clustering.errors import BuildError
+from clustering.keyed_hash import keyed
+from clustering.packing import cut_blocks, leaf_of_blocks, leaf_offsets_of
+from clustering.progress import Progress
+from clustering.readers import BadInput, find_inputs
+from clustering.roles import Roles, assign_roles
+from clustering.shards import measure_shards, write_shards
+from clustering.stages import Stage, StageRecord, Workspace, published
+from clustering.targets import leaf_histogram, read_targets, target_digests, target_identity
+from clustering.tokenization import (
+    TRAINING_CHARACTERS,
+    CorpusTokenizer,
+    bring_tokenizer,
+    train_tokenizer,
+)
+from clustering.tokens import TokenStore, tokenize_documents
+from clustering.tree import Tree, fit_tree
+from pipeline.manifest import (
+    MANIFEST_FILE,
+    Counts,
+    Manifest,
+    SampleSchema,
+    TargetEntry,
+    file_entry,
+)
+
+WORK_FOLDER = ".build"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildReport:
+    """What a build did."""
+
+    manifest: Manifest
+    stages: tuple[StageRecord, ...]
+    seconds: float
+    """Of this run."""
+    skipped_input: int
+    """Lines and files that could not be read."""
+    examples_of_skipped: tuple[str, ...]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether an earlier run had finished every stage."""
+        return all(record.reused for record in self.stages)
+
+
+def build(config: BuildConfig, progress: Progress | None = None) -> BuildReport:
+    """Build a corpus folder; continue after what an earlier run has finished.
+
+    Raises:
+        InputError: The input cannot be found or read.
+        ModelError: The embedding model or the tokenizer is not here.
+        BuildError: The folder is in use, or is no place for a corpus; or nothing is left to build from.
+    """
+    started = time.monotonic()
+    progress = progress or Progress()
+    _check_folder(config.out)
+    work = Workspace(config.out / WORK_FOLDER, progress)
+    with work.locked():
+        manifest, bad = _Build(config, work).run()
+    return BuildReport(
+        manifest=manifest,
+        stages=tuple(work.records),
+        seconds=time.monotonic() - started,
+        skipped_input=bad.skipped,
+        examples_of_skipped=tuple(bad.examples),
+    )
+
+
+class _Build:
+    """The flow of one build: each method is a stage, in the order of the file."""
+
+    def __init__(self, config: BuildConfig, work: Workspace) -> None:
+        self.config = config
+        self.work = work
+        self.choice = EmbedderChoice(
+            model=config.model,
+            backend=config.backend,
+            dtype="float32"
+            if config.model == "static"
+            else choose_dtype(config.dtype, config.device, config.backend),
+        )
+        self._embedder: Embedder | None = None
+
+    def run(self) -> tuple[Manifest, BadInput]:
+        ingested = self.read()
+        documents = DocumentStore(ingested.folder)
+        targets = self.read_targets()
+        roles = assign_roles(
+            documents.digests,
+            target_digests(self.config.target, targets.folder),
+            heldout_share=self.config.heldout_share,
+            seed=self.config.seed,
+        )
+        embedded = self.embed(ingested, documents)
+        embedded_targets = self.embed_targets(targets)
+        vectors = EmbeddingStore(embedded.folder, documents.part_offsets)
+        clustered = self.cluster(embedded, targets, vectors, roles)
+        tree = Tree.load(clustered.folder, len(self.config.branching))
+        order = _leaf_order(clustered.folder, documents, roles, self.config.seed)
+        learned = self.learn_tokens(ingested, targets, documents, roles)
+        tokenizer = CorpusTokenizer.load(learned.folder)
+        tokenized = self.tokenize(ingested, learned, documents, tokenizer)
+        tokens = TokenStore(tokenized.folder, tokenizer.dtype)
+        packed = self.pack(clustered, tokenized, tokens, order, tokenizer)
+        manifest = self.finish(
+            (ingested, targets, embedded, embedded_targets, clustered, learned, tokenized, packed),
+            documents,
+            roles,
+            order,
+            tree,
+            tokens,
+            tokenizer,
+        )
+        skipped = ingested.facts["skipped"] + targets.facts["skipped"]
+        examples = [*ingested.facts["examples_of_skipped"], *targets.facts["examples_of_skipped"]]
+        return manifest, BadInput(skipped=skipped, examples=examples)
+
+    def read(self) -> Stage:
+        """Files to unique documents."""
+        config = self.config
+        inputs = find_inputs(config.corpus)
+        sample = None if config.max_documents is None else [config.max_documents, config.seed]
+        depends_on = {
+            "files": [file.identity for file in inputs],
+            "options": [config.text_column, config.on_bad_input, config.part_documents, sample],
+        }
+        with self.work.stage("read", unit="documents", total=None, depends_on=depends_on) as stage:
+            if stage.todo:
+                counts = ingest(
+                    inputs,
+                    stage.folder,
+                    text_column=config.text_column,
+                    bad=BadInput(action=config.on_bad_input),
+                    part_documents=config.part_documents,
+                    max_documents=config.max_documents,
+                    seed=config.seed,
+                    advance=stage.advance,
+                )
+                if counts.documents == 0:
+                    raise BuildError(
+                        f"{config.corpus!r} has no document that counts: {counts.read:,} read, "
+                        f"{counts.empty:,} empty, {counts.skipped:,} skipped. A corpus needs text."
+                    )
+                stage.facts.update(asdict(counts))
+        return stage
+
+    def read_targets(self) -> Stage:
+        """Files of the target sets to unique documents."""
+        config = self.config
+        depends_on = {
+            "targets": [target_identity(target) for target in config.target],
+            "options": [config.text_column, config.on_bad_input, config.part_documents],
+        }
+        with self.work.stage(
+            "targets", unit="documents", total=None, depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                bad = BadInput(action=config.on_bad_input)
+                stage.facts["counts"] = read_targets(
+                    config.target,
+                    stage.folder,
+                    text_column=config.text_column,
+                    bad=bad,
+                    part_documents=config.part_documents,
+                    advance=stage.advance,
+                )
+                stage.facts["skipped"] = bad.skipped
+                stage.facts["examples_of_skipped"] = bad.examples
+        return stage
+
+    def embed(self, ingested: Stage, documents: DocumentStore) -> Stage:
+        """Documents to vectors: by far the longest stage, and so the one that continues part by part."""
+        depends_on = {"read": ingested.key, "embedder": asdict(self.choice)}
+        with self.work.stage(
+            "embed", unit="documents", total=len(documents), depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                embed_documents(
+                    documents, self.embedder, stage.folder, advance=stage.advance, skip=stage.skip
+                )
+                stage.facts["embedder"] = self.embedder().name
+        return stage
+
+    def embed_targets(self, targets: Stage) -> Stage:
+        """Train documents of the target sets to vectors, one file per target."""
+        depends_on = {"targets": targets.key, "embedder": asdict(self.choice)}
+        counts = targets.facts["counts"]
+        total = sum(count["train"] for count in counts.values())
+        with self.work.stage(
+            "embed-targets", unit="documents", total=total, depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                for name in counts:
+                    store = DocumentStore(targets.folder / f"{name}.train")
+                    texts = store.texts(np.arange(len(store)))
+                    vectors = embed_texts(texts, self.embedder(), stage.advance)
+                    save_vectors(stage.folder / f"{name}.npy", vectors)
+        return stage
+
+    def embedder(self) -> Embedder:
+        """The embedding model, loaded when it is first needed."""
+        if self._embedder is None:
+            self._embedder = load_embedder(
+                self.choice, device=self.config.device, cache=self.work.folder
+            )
+        return self._embedder
+
+    def cluster(
+        self, embedded: Stage, targets: Stage, vectors: EmbeddingStore, roles: Roles
+    ) -> Stage:
+        """Vectors to a tree, and every document to its leaf."""
+        config = self.config
+        depends_on = {
+            "embed": embedded.key,
+            "targets": targets.key,
+            "options": [config.branching, config.min_split, config.heldout_share, config.seed],
+        }
+        total = len(roles.corpus) * len(config.branching)
+        with self.work.stage(
+            "cluster", unit="documents", total=total, depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                fitted = fit_tree(
+                    vectors,
+                    roles.corpus,
+                    branching=config.branching,
+                    min_split=config.min_split,
+                    seed=config.seed,
+                    advance=stage.advance,
+                )
+                fitted.tree.save(stage.folder)
+                np.save(stage.folder / "leaf.npy", fitted.leaf)
+                np.save(stage.folder / "distance.npy", fitted.distance)
+        return stage
+
+    def learn_tokens(
+        self, ingested: Stage, targets: Stage, documents: DocumentStore, roles: Roles
+    ) -> Stage:
+        """Train the tokenizer, or bring it along."""
+        config = self.config
+        trained = config.tokenizer == "train"
+        depends_on: dict[str, Any] = {"tokenizer": config.tokenizer}
+        if trained:
+            options = [config.vocab_size, config.heldout_share, config.seed]
+            depends_on |= {"read": ingested.key, "targets": targets.key, "options": options}
+        elif Path(config.tokenizer).is_file():
+            depends_on["bytes"] = file_entry(Path(), config.tokenizer).sha256
+        with self.work.stage(
+            "tokenizer", unit="documents", total=None, depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                if trained:
+                    texts = _training_texts(documents, roles, config.seed, stage.advance)
+                    tokenizer = train_tokenizer(texts, config.vocab_size)
+                else:
+                    tokenizer = bring_tokenizer(config.tokenizer)
+                tokenizer.save(stage.folder)
+        return stage
+
+    def tokenize(
+        self,
+        ingested: Stage,
+        learned: Stage,
+        documents: DocumentStore,
+        tokenizer: CorpusTokenizer,
+    ) -> Stage:
+        """Documents to tokens."""
+        depends_on = {"read": ingested.key, "tokenizer": learned.key}
+        with self.work.stage(
+            "tokenize", unit="documents", total=len(documents), depends_on=depends_on
+        ) as stage:
+            if stage.todo:
+                tokenize_documents(documents, tokenizer, stage.folder, stage.advance)
+        return stage
+
+    def pack(
+        self,
+        clustered: Stage,
+        tokenized: Stage,
+        tokens: TokenStore,
+        order: files.LeafOrder,
+        tokenizer: CorpusTokenizer,
+    ) -> Stage:
+        """Tokens in leaf order to shards."""
+        schema = self.schema(tokenizer)
+        depends_on = {
+            "cluster": clustered.key,
+            "tokenize": tokenized.key,
+            "sample": asdict(schema),
+            "seed": self.config.seed,
+        }
+        total_tokens = int((tokens.lengths[order.documents] + 1).sum())
+        with self.work.stage(
+            "pack",
+            unit="samples",
+            total=-(-total_tokens // schema.tokens_per_sample),
+            depends_on=depends_on,
+            outputs=[self.config.out / "shards" / "index.json"],
+        ) as stage:
+            if stage.todo:
+                files.withdraw(self.config.out)
+                chunks = tokens.stream(order.documents, tokenizer.separator_id)
+                blocks = cut_blocks(chunks, schema.tokens_per_sample, tokenizer.pad_id)
+                with published(self.config.out / "shards") as partial:
+                    write_shards(blocks, partial, schema, stage.advance)
+        return stage
+
+    def finish(
+        self,
+        stages: tuple[Stage, ...],
+        documents: DocumentStore,
+        roles: Roles,
+        order: files.LeafOrder,
+        tree: Tree,
+        tokens: TokenStore,
+        tokenizer: CorpusTokenizer,
+    ) -> Manifest:
+        """Everything beside the shards; the manifest last."""
+        out = self.config.out
+        depends_on = {stage.name: stage.key for stage in stages}
+        with self.work.stage(
+            "finish",
+            unit="files",
+            total=None,
+            depends_on=depends_on,
+            outputs=[out / MANIFEST_FILE],
+        ) as stage:
+            if not stage.todo:
+                return Manifest.read(out)
+            ingested, targets, embedded, embedded_targets, *_ = stages
+            files.withdraw(out)
+            files.clear_small_files(out)
+            schema = self.schema(tokenizer)
+            leaf_tokens = np.bincount(
+                order.leaf,
+                weights=tokens.lengths[order.documents] + 1,
+                minlength=tree.num_leaves,
+            ).astype(np.int64)
+            block_leaf = leaf_of_blocks(leaf_tokens, schema.tokens_per_sample)
+            leaf_offsets = leaf_offsets_of(block_leaf, tree.num_leaves)
+            total_tokens = int(leaf_tokens.sum())
+            cards = write_cards(
+                out,
+                levels=tree.levels,
+                leaf_bounds_per_level=files.leaf_bounds_per_level(tree),
+                document_leaf=order.leaf,
+                document_tokens=tokens.lengths[order.documents],
+                document_distance=order.distance,
+                texts=lambda wanted: documents.texts(order.documents[wanted]),
+                document_source=documents.source[order.documents],
+                source_names=documents.source_names,
+                leaf_offsets=leaf_offsets,
+            )
+            manifest = Manifest(
+                counts=Counts(
+                    documents=len(order.documents),
+                    tokens=total_tokens,
+                    padding_tokens=-total_tokens % schema.tokens_per_sample,
+                    empty_documents=ingested.facts["empty"],
+                    duplicate_documents=ingested.facts["duplicates"] + len(roles.in_targets),
+                    heldout_documents=len(roles.heldout),
+                ),
+                sample=schema,
+                tokenizer=files.write_tokenizer(out, tokenizer),
+                tree=files.write_tree(out, tree, leaf_offsets),
+                shards=measure_shards(out, schema),
+                heldout=files.write_blocks(
+                    out, "heldout.npy", tokens, roles.heldout, tokenizer, schema
+                )
+                if len(roles.heldout)
+                else None,
+                targets=tuple(
+                    self.target_entry(name, counts, targets, embedded_targets, tree, tokenizer)
+                    for name, counts in targets.facts["counts"].items()
+                ),
+                embedder=f"{embedded.facts['embedder']} ({self.choice.dtype}, {self.choice.backend})",
+                build=self.config.record(),
+                extras=(
+                    file_entry(out, "shards/index.json"),
+                    files.write_provenance(out, order, documents, tokens.lengths),
+                    *(file_entry(out, name) for name in cards),
+                ),
+            )
+            manifest.write(out)
+            stage.advance(len(manifest.extras))
+        return manifest
+
+    def target_entry(
+        self,
+        name: str,
+        counts: dict[str, int],
+        targets: Stage,
+        embedded: Stage,
+        tree: Tree,
+        tokenizer: CorpusTokenizer,
+    ) -> TargetEntry:
+        """Tokenise one target set and find its leaves."""
+        out, schema = self.config.out, self.schema(tokenizer)
+        entries = {}
+        for part in ("train", "test"):
+            if not counts[part]:
+                continue
+            store = DocumentStore(targets.folder / f"{name}.{part}")
+            folder = targets.folder / f"{name}.{part}"
+            tokenize_documents(store, tokenizer, folder)
+            tokens = TokenStore(folder, tokenizer.dtype)
+            everything = np.arange(len(store))
+            path = f"targets/{name}.{part}.npy"
+            entries[part] = files.write_blocks(out, path, tokens, everything, tokenizer, schema)
+            if part == "train":
+                vectors = np.load(embedded.folder / f"{name}.npy").astype(np.float32)
+                histogram = leaf_histogram(tree, vectors, tokens.lengths + 1)
+                np.save(out / "targets" / f"{name}.histogram.npy", histogram)
+        return TargetEntry(
+            name=name,
+            train=entries["train"],
+            test=entries.get("test"),
+            histogram=file_entry(out, f"targets/{name}.histogram.npy"),
+            train_documents=counts["train"],
+            test_documents=counts["test"],
+        )
+
+    def schema(self, tokenizer: CorpusTokenizer) -> SampleSchema:
+        """What a sample is."""
+        return SampleSchema(tokens_per_sample=self.config.tokens_per_sample, dtype=tokenizer.dtype)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else: a build replaces `tree`, `targets` and the like in it."""
+    if out.exists() and not out.is_dir():
+        raise BuildError(
+            f"--out {str(out)!r} is a file; it must be a folder, new or of an earlier build."
+        )
+    ours = (WORK_FOLDER, MANIFEST_FILE)
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+        raise BuildError(
+            f"--out {str(out)!r} holds files, but no corpus and no unfinished build; a build would "
+            "replace what is in the way. Give a new or empty folder."
+        )
+
+
+def _leaf_order(
+    clustered: Path, documents: DocumentStore, roles: Roles, seed: int
+) -> files.LeafOrder:
+    """Documents by leaf; inside a leaf by keyed hash, so that files and topics do not come in runs."""
+    leaf: NDArray[np.int64] = np.load(clustered / "leaf.npy")
+    distance: NDArray[np.float32] = np.load(clustered / "distance.npy")
+    shuffle = keyed(documents.digests[roles.corpus, 0], seed=seed, purpose="leaf order")
+    order = np.lexsort((shuffle, leaf))
+    return files.LeafOrder(
+        documents=roles.corpus[order], leaf=leaf[order], distance=distance[order]
+    )
+
+
+def _training_texts(
+    documents: DocumentStore, roles: Roles, seed: int, advance: Callable[[int], None]
+) -> Any:
+    """Texts of a keyed-hash sample of the corpus, up to `TRAINING_CHARACTERS`."""
+    shuffle = keyed(documents.digests[roles.corpus, 0], seed=seed, purpose="tokenizer")
+    characters = 0
+    for texts in iterate_texts(documents, roles.corpus[np.argsort(shuffle, kind="stable")], 256):
+        for text in texts:
+            yield text[: TRAINING_CHARACTERS - characters]
+            characters += len(text)
+            if characters >= TRAINING_CHARACTERS:
+                return
+        advance(len(texts))

@@ -1,0 +1,135 @@
+"""The options of `braidstream build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+from clustering.errors import BuildError
+
+MAX_HELDOUT_DOCUMENTS = 2_000
+"""More would not make the generic validation loss more certain in any way that matters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSource:
+    """The files of one specialised target set."""
+
+    name: str
+    train: str
+    """File, folder or glob; small: what the task's owner has."""
+    test: str | None = None
+    """Held out, for measuring only; without it training can be steered but not judged."""
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
+            raise BuildError(
+                f"a target is called {self.name!r}; its name becomes a file name and may hold letters, "
+                "digits, '-' and '_' only. Write --target NAME=TRAIN or --target NAME=TRAIN,TEST."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> TargetSource:
+        """Read `NAME=TRAIN` or `NAME=TRAIN,TEST`."""
+        name, equals, files = text.partition("=")
+        parts = files.split(",")
+        if not equals or not parts[0] or len(parts) > 2 or not parts[-1]:
+            raise BuildError(
+                f"--target {text!r} has the wrong form; write NAME=TRAIN or NAME=TRAIN,TEST, "
+                "for example --target recipes=recipes.train.jsonl,recipes.test.jsonl."
+            )
+        return cls(name=name, train=parts[0], test=parts[1] if len(parts) == 2 else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildConfig:
+    """What to build, from what, and how. Only `device`, `out` and `part_documents` leave the result alone."""
+
+    corpus: Positional[str]
+    """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
+    (.txt, .md: one document per file) or WebDataset tars."""
+    out: Path
+    """The corpus folder to write."""
+    text_column: str | None = None
+    """Name of the column that holds the text; otherwise detected (text, content, ...)."""
+    target: UseAppendAction[tuple[TargetSource, ...]] = ()
+    """A specialised target set, NAME=TRAIN or NAME=TRAIN,TEST; may be given several times.
+    Documents equal to one of a target set are dropped from the corpus."""
+    on_bad_input: Literal["fail", "skip"] = "fail"
+    """What to do with a line or file that cannot be read: stop with an error, or skip and count it."""
+    max_documents: int | None = None
+    """Build from a random sample of this many documents."""
+    heldout_share: float = 0.01
+    """Share of the documents that is held out for generic validation (2,000 documents at most)."""
+
+    model: str = "minilm"
+    """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it: 30 times faster, a
+    little coarser), a hub name, or a folder of sentence-transformers or model2vec."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the embedding model; auto takes bfloat16 where the processor computes in it."""
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
+    """What runs the embedding model; onnx and openvino need their package."""
+    device: str = "auto"
+    """Where it runs: auto, cpu, cuda, cuda:1, mps."""
+
+    branching: tuple[int, ...] = (8, 8)
+    """Children per node, level by level: 8,8 gives up to 8 and 64 domains."""
+    min_split: int = 32
+    """A node with fewer documents than this is not split: it is its own only child."""
+
+    tokenizer: str = "train"
+    """`train` (a byte-level BPE on this corpus), a tokenizer.json, a folder, or a hub name."""
+    vocab_size: int = 8_192
+    """Tokens of the tokenizer that `train` makes, special ones included."""
+    tokens_per_sample: int = 256
+    """Length of a sample: a block of this many tokens."""
+
+    seed: int = 0
+    """Decides the held-out documents, the sample, the clustering's start and the order in a leaf."""
+    part_documents: int = 4_096
+    """Documents per part of the work; a build that is killed loses at most one part."""
+
+    def __post_init__(self) -> None:
+        self._require(self.corpus != "", "corpus", "must name a file, folder or glob")
+        self._require(
+            len(self.branching) > 0 and all(b >= 2 for b in self.branching),
+            "branching",
+            "needs at least one level, and every level at least 2 children",
+        )
+        self._require(self.min_split >= 2, "min_split", "must be at least 2")
+        self._require(
+            0 <= self.heldout_share < 1, "heldout_share", "must be at least 0 and below 1"
+        )
+        self._require(self.tokens_per_sample >= 2, "tokens_per_sample", "must be at least 2")
+        self._require(
+            self.vocab_size >= 258, "vocab_size", "must be at least 258 (256 bytes, 2 special)"
+        )
+        self._require(self.part_documents >= 1, "part_documents", "must be at least 1")
+        self._require(0 <= self.seed < 2**32, "seed", "must lie between 0 and 2**32 - 1")
+        self._require(
+            self.max_documents is None or self.max_documents >= 1,
+            "max_documents",
+            "must be at least 1",
+        )
+        names = [target.name for target in self.target]
+        self._require(len(set(names)) == len(names), "target", "must name every target once")
+
+    def _require(self, holds: bool, option: str, rule: str) -> None:
+        if not holds:
+            value = getattr(self, option)
+            raise BuildError(f"--{option.replace('_', '-')} is {value!r}; it {rule}.")
+
+    def record(self) -> dict[str, Any]:
+        """The options that shape the result, as plain JSON without paths, for the manifest."""
+        return {
+            "branching": list(self.branching),
+            "heldout_share": self.heldout_share,
+            "max_documents": self.max_documents,
+            "min_split": self.min_split,
+            "seed": self.seed,
+            "targets": [target.name for target in self.target],
+            "text_column": self.text_column,
+        }
