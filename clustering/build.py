@@ -100,9 +100,7 @@ class _Build:
         self.choice = EmbedderChoice(
             model=config.model,
             backend=config.backend,
-            dtype="float32"
-            if config.model == "static"
-            else choose_dtype(config.dtype, config.device, config.backend),
+            dtype=choose_dtype(config.dtype, config.device, config.backend),
         )
         self._embedder: Embedder | None = None
 
@@ -395,7 +393,9 @@ class _Build:
                 if len(roles.heldout)
                 else None,
                 targets=tuple(
-                    self.target_entry(name, counts, targets, embedded_targets, tree, tokenizer)
+                    self.target_entry(
+                        stage.folder, name, counts, targets, embedded_targets, tree, tokenizer
+                    )
                     for name, counts in targets.facts["counts"].items()
                 ),
                 embedder=f"{embedded.facts['embedder']} ({self.choice.dtype}, {self.choice.backend})",
@@ -412,6 +412,7 @@ class _Build:
 
     def target_entry(
         self,
+        work: Path,
         name: str,
         counts: dict[str, int],
         targets: Stage,
@@ -426,9 +427,8 @@ class _Build:
             if not counts[part]:
                 continue
             store = DocumentStore(targets.folder / f"{name}.{part}")
-            folder = targets.folder / f"{name}.{part}"
-            tokenize_documents(store, tokenizer, folder)
-            tokens = TokenStore(folder, tokenizer.dtype)
+            tokenize_documents(store, tokenizer, work)
+            tokens = TokenStore(work, tokenizer.dtype)
             everything = np.arange(len(store))
             path = f"targets/{name}.{part}.npy"
             entries[part] = files.write_blocks(out, path, tokens, everything, tokenizer, schema)

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clustering.build import BuildReport, build
-from clustering.config import BuildConfig, TargetSource
-from clustering.errors import BuildError
+from clustering.config import BuildConfig
 from clustering.stages import write_json
 
 REPORT_FILE = "build_report.json"
@@ -46,48 +45,11 @@ def parse(argv: Sequence[str]) -> BuildConfig:
     """Read the options."""
     import tyro
 
-    def comma_list(text: str) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in text.split(","))
-        except ValueError:
-            raise BuildError(
-                f"--branching is {text!r}; it takes whole numbers with commas, such as 8,8 or 64,64,64."
-            ) from None
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _branching(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type != tuple[int, ...]:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="N,N,...",
-            instance_from_str=lambda args: comma_list(args[0]),
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: [",".join(map(str, value))],
-        )
-
-    @registry.primitive_rule
-    def _target(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type is not TargetSource:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="NAME=TRAIN[,TEST]",
-            instance_from_str=lambda args: TargetSource.parse(args[0]),
-            is_instance=lambda value: isinstance(value, TargetSource),
-            str_from_instance=lambda value: [
-                f"{value.name}={value.train}" + (f",{value.test}" if value.test else "")
-            ],
-        )
-
     return tyro.cli(
         BuildConfig,
         prog="braidstream build",
         description=DESCRIPTION,
         args=list(argv),
-        registry=registry,
     )
 
 

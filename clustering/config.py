@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
+from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.errors import BuildError
 
@@ -31,6 +32,9 @@ class TargetSource:
                 "digits, '-' and '_' only. Write --target NAME=TRAIN or --target NAME=TRAIN,TEST."
             )
 
+    def __str__(self) -> str:
+        return f"{self.name}={self.train}" + ("" if self.test is None else f",{self.test}")
+
     @classmethod
     def parse(cls, text: str) -> TargetSource:
         """Read `NAME=TRAIN` or `NAME=TRAIN,TEST`."""
@@ -44,6 +48,33 @@ class TargetSource:
         return cls(name=name, train=parts[0], test=parts[1] if len(parts) == 2 else None)
 
 
+def parse_branching(text: str) -> tuple[int, ...]:
+    """Read `8,8` or `64,64,64`."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise BuildError(
+            f"--branching is {text!r}; it takes whole numbers with commas, such as 8,8 or 64,64,64."
+        ) from None
+
+
+# How the command line reads the two options that are no plain values.
+_BRANCHING = PrimitiveConstructorSpec[tuple[int, ...]](
+    nargs=1,
+    metavar="N,N,...",
+    instance_from_str=lambda args: parse_branching(args[0]),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [",".join(map(str, value))],
+)
+_TARGET = PrimitiveConstructorSpec[TargetSource](
+    nargs=1,
+    metavar="NAME=TRAIN[,TEST]",
+    instance_from_str=lambda args: TargetSource.parse(args[0]),
+    is_instance=lambda value: isinstance(value, TargetSource),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildConfig:
     """What to build, from what, and how. Only `device`, `out` and `part_documents` leave the result alone."""
@@ -55,7 +86,7 @@ class BuildConfig:
     """The corpus folder to write."""
     text_column: str | None = None
     """Name of the column that holds the text; otherwise detected (text, content, ...)."""
-    target: UseAppendAction[tuple[TargetSource, ...]] = ()
+    target: UseAppendAction[tuple[Annotated[TargetSource, _TARGET], ...]] = ()
     """A specialised target set, NAME=TRAIN or NAME=TRAIN,TEST; may be given several times.
     Documents equal to one of a target set are dropped from the corpus."""
     on_bad_input: Literal["fail", "skip"] = "fail"
@@ -75,7 +106,7 @@ class BuildConfig:
     device: str = "auto"
     """Where it runs: auto, cpu, cuda, cuda:1, mps."""
 
-    branching: tuple[int, ...] = (8, 8)
+    branching: Annotated[tuple[int, ...], _BRANCHING] = (8, 8)
     """Children per node, level by level: 8,8 gives up to 8 and 64 domains."""
     min_split: int = 32
     """A node with fewer documents than this is not split: it is its own only child."""

