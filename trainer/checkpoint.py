@@ -44,9 +44,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write `folder`/step-NNNNNN and remove all but the last two; returns its path."""
     final = folder / f"step-{checkpoint.step:06d}"
     temporary = folder / f".{final.name}.tmp"
-    for leftover in (temporary, final):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    for unfinished in folder.glob(".step-*.tmp"):
+        shutil.rmtree(unfinished)
     temporary.mkdir(parents=True)
     for name in _TENSOR_FILES:
         torch.save(getattr(checkpoint, name.removesuffix(".pt")), temporary / name)

@@ -5,7 +5,8 @@
 It needs nothing of the model but its loss per sample, and one pass serves all domains together.
 The step is measured against the weights: ε‖g‖ = epsilon·‖θ‖. Too small a step drowns in rounding,
 too large a one leaves the range in which the loss is straight; `DEFAULT_EPSILON` lies between for
-each arithmetic (tests/trainer/test_alignment.py measures it).
+each arithmetic. The loss bends most at the beginning of training: a 1M-parameter model in float32 after
+5 steps had a scale error of 0.2% at 5e-5, 18% at 5e-4 and 88% at 5e-3; bfloat16 needs the longer step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from trainer.alignment import AlignmentSamples, Probe, Scores, total_norm
 from trainer.batches import micro_batches
 
-DEFAULT_EPSILON = {torch.bfloat16: 5e-4, torch.float32: 5e-4}
+DEFAULT_EPSILON = {torch.bfloat16: 5e-4, torch.float32: 5e-5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

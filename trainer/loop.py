@@ -106,8 +106,9 @@ class Run:
                 batch = next(self.stream)
                 self.tally.add(*self.learner.step(self.step, batch.tokens))
                 self.step += 1
-                self._after_step(stop=self.ranks.any(interrupt.requested))
-                if interrupt.requested and self.step < self.config.steps:
+                stop = self.ranks.any(interrupt.requested)
+                self._after_step(stop=stop)
+                if stop and self.step < self.config.steps:
                     raise TrainingInterrupted(self.step, interrupt.signal_number or 0)
         return self._finish()
 
@@ -198,6 +199,7 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         outcome = {
             **self.tally.outcome(self.step, self.stream.wait_seconds),
+            "skipped_updates": self.steering.skipped_updates,
             "parameters": self.learner.model.num_parameters,
             "device": device_name(self.device),
         }

@@ -11,7 +11,7 @@ from trainer.difference import DifferenceEstimator
 from trainer.distributed import Ranks
 from trainer.exact import ExactEstimator
 from trainer.learner import Learner
-from trainer.mixers import make_mixer
+from trainer.mixers import DGAMixer, make_mixer
 from trainer.resolve import chosen_settings
 
 
@@ -42,6 +42,11 @@ class Steering:
     def mixture(self) -> Mixture:
         """The mixture in force."""
         return self._mixer.mixture
+
+    @property
+    def skipped_updates(self) -> int:
+        """How often scores were not finite and the mixture stayed as it was."""
+        return self._mixer.skipped_updates if isinstance(self._mixer, DGAMixer) else 0
 
     def wants_scores(self, step: int) -> bool:
         """Whether `update` is to be called before the batch at `step`."""

@@ -1,0 +1,98 @@
+"""Ranks in processes of their own, over gloo: the same bits everywhere, the same run as one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing as multiprocessing
+
+from pipeline import Corpus, open_corpus
+from trainer.config import TrainConfig
+from trainer.distributed import joined_ranks
+from trainer.interrupt import Interrupt
+from trainer.loop import Run
+from trainer.resolve import resolve
+from trainer.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+
+def _train_as_rank(
+    rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path, world_size: int
+) -> None:
+    """One process of a run; writes what it ends with, to be compared outside."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    corpus = open_corpus(corpus_path)
+    with joined_ranks(CPU) as ranks, Interrupt() as interrupt:
+        run = Run(
+            corpus,
+            resolve(config, corpus, CPU),
+            RunFolder(out),
+            ranks=ranks,
+            device=CPU,
+            quiet=True,
+        )
+        run.to_the_end(interrupt)
+        ending: dict[str, Any] = {
+            "model": run.learner.model.state_dict(),
+            "mixture": torch.from_numpy(run.steering.mixture.probabilities.copy()),
+            "drawn": torch.from_numpy(run.stream.samples_drawn),
+        }
+        torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_ranks_agree_to_the_bit_and_with_one_process(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    multiprocessing.spawn(
+        _train_as_rank, args=(_free_port(), corpus.path, config, two, 2), nprocs=2
+    )
+    multiprocessing.spawn(
+        _train_as_rank, args=(_free_port(), corpus.path, config, one, 1), nprocs=1
+    )
+    first, second, alone = (
+        torch.load(tmp_path / name, weights_only=True)
+        for name in ("two-rank0.pt", "two-rank1.pt", "one-rank0.pt")
+    )
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name]), name
+        torch.testing.assert_close(value, alone["model"][name], rtol=0, atol=5e-3)
+    assert torch.equal(first["mixture"], second["mixture"])
+    assert torch.equal(first["drawn"], second["drawn"])
+    # One process rounds its sums differently; the mixture and with it the draw may differ by a hair.
+    np.testing.assert_allclose(first["mixture"], alone["mixture"], atol=0.01)
+    assert int((first["drawn"] - alone["drawn"]).abs().sum()) <= 6
+
+
+def test_a_run_continues_on_another_number_of_ranks(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tests.trainer.test_run import power_cut_at, records
+    from trainer import train
+
+    with power_cut_at(15):
+        train(corpus, config, tmp_path / "run", quiet=True)
+    multiprocessing.spawn(
+        _train_as_rank, args=(_free_port(), corpus.path, config, tmp_path / "run", 2), nprocs=2
+    )
+    train(corpus, config, tmp_path / "whole", quiet=True)
+    ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
+    assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02

@@ -1,0 +1,262 @@
+"""Whole runs of a small model: what they record, and that a stop anywhere changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import BudgetError, Corpus
+from trainer import TrainConfig, train
+from trainer.config import ConfigError
+from trainer.learner import Learner
+from trainer.run_folder import RunFolderError
+
+TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
+
+
+class PowerCutError(Exception):
+    """What stands for a killed process: nothing is saved on the way out."""
+
+
+@contextmanager
+def power_cut_at(step: int) -> Iterator[None]:
+    whole_step = Learner.step
+
+    def cut(self: Learner, at: int, tokens: Any) -> Any:
+        if at == step:
+            raise PowerCutError
+        return whole_step(self, at, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", cut)
+        with pytest.raises(PowerCutError):
+            yield
+
+
+def records(run: Path, event: str | None = None) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    return [record for record in found if event in (None, record["event"])]
+
+
+def without_timings(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TIMINGS}
+
+
+def final_weights(run: Path, step: int = 24) -> dict[str, torch.Tensor]:
+    path = run / "checkpoints" / f"step-{step:06d}" / "model.pt"
+    return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+
+def assert_same_run(one: Path, other: Path, *, step: int = 24) -> None:
+    """The same weights to the last bit, and the same records but for the time they took."""
+    weights = final_weights(other, step)
+    for name, value in final_weights(one, step).items():
+        assert torch.equal(value, weights[name]), name
+    left, right = ([without_timings(record) for record in records(run)] for run in (one, other))
+    assert left == right
+    results = [json.loads((run / "result.json").read_text()) for run in (one, other)]
+    assert without_timings(results[0]) == without_timings(results[1])
+
+
+@pytest.fixture(scope="module")
+def whole_config() -> TrainConfig:
+    return TrainConfig(
+        target="alpha",
+        evaluate=("beta",),
+        mixer="dga-paced",
+        k=6,
+        preset="1m",
+        steps=24,
+        batch_size=8,
+        update_every=6,
+        log_every=5,
+        eval_every=10,
+        eval_sequences=8,
+        checkpoint_every=7,
+        target_batch=16,
+        sequences_per_domain=2,
+        ema=0.5,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole_run(
+    corpus: Corpus, whole_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(corpus, whole_config, run, quiet=True)
+    return run
+
+
+def test_a_run_records_what_it_did(whole_run: Path, corpus: Corpus) -> None:
+    assert [record["step"] for record in records(whole_run, "train")] == [5, 10, 15, 20, 24]
+    assert [record["step"] for record in records(whole_run, "eval")] == [10, 20, 24]
+    mixtures = records(whole_run, "mixture")
+    assert [record["step"] for record in mixtures] == [0, 6, 10, 12, 18, 20, 24]
+    assert [r["step"] for r in mixtures if r["scores"] is not None] == [6, 12, 18]
+    for record in mixtures:
+        assert sum(record["weights"]) == pytest.approx(1)
+        assert sum(record["effective"]) == pytest.approx(1)
+        assert len(record["passes"]) == 6
+        assert record["effective_domains"] == pytest.approx(np.exp(record["entropy"]))
+    moved = [
+        0.5 * np.abs(np.subtract(b["weights"], a["weights"])).sum() for a, b in pairwise(mixtures)
+    ]
+    np.testing.assert_allclose([record["moved"] for record in mixtures[1:]], moved)
+    last = records(whole_run, "train")[-1]
+    assert last["tokens"] == 24 * 8 * corpus.tokens_per_sample
+    assert 0 <= last["data_wait_share"] < 1
+    first = records(whole_run, "train")[0]
+    assert last["train_loss"] < first["train_loss"]
+    evaluation = records(whole_run, "eval")[-1]
+    assert set(evaluation["target_loss"]) == {"alpha", "beta"}
+    for name, gap in evaluation["generalization_gap"].items():
+        expected = evaluation["target_loss"][name] - evaluation["target_train_loss"][name]
+        assert gap == pytest.approx(expected)
+
+
+def test_the_result_agrees_with_the_metrics(whole_run: Path) -> None:
+    result = json.loads((whole_run / "result.json").read_text())
+    evaluations = records(whole_run, "eval")
+    assert result["format_version"] == 1
+    assert result["steps"] == 24
+    assert result["target_loss_final"] == evaluations[-1]["target_loss"]
+    assert result["generic_loss_final"] == evaluations[-1]["generic_loss"]
+    for name, best in result["target_loss_best"].items():
+        losses = {record["step"]: record["target_loss"][name] for record in evaluations}
+        assert best == {"loss": min(losses.values()), "step": min(losses, key=losses.__getitem__)}
+    config = json.loads((whole_run / "config.json").read_text())
+    assert result["config"].items() <= config.items()
+    assert (config["step_size"], config["ema"], config["max_passes"]) == (5.0, 0.5, 8)
+    assert (config["precision"], config["epsilon"]) == ("float32", 5e-5)
+
+
+def test_two_checkpoints_are_kept(whole_run: Path) -> None:
+    names = sorted(path.name for path in (whole_run / "checkpoints").iterdir())
+    assert names == ["step-000021", "step-000024"]
+
+
+@pytest.mark.parametrize("step", [3, 7, 8, 13, 14, 20, 23])
+def test_a_run_killed_anywhere_ends_with_the_same_bits(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path, step: int
+) -> None:
+    with power_cut_at(step):
+        train(corpus, whole_config, tmp_path / "run", quiet=True)
+    train(corpus, whole_config, tmp_path / "run", quiet=True)
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
+) -> None:
+    for step in (8, 9, 16, 22):
+        with power_cut_at(step):
+            train(corpus, whole_config, tmp_path / "run", quiet=True)
+        (tmp_path / "run" / "checkpoints" / ".step-000021.tmp").mkdir(exist_ok=True)
+    train(corpus, whole_config, tmp_path / "run", quiet=True)
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_how_often_is_recorded_and_saved_does_not_change_the_weights(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
+) -> None:
+    config = replace(whole_config, log_every=1, eval_every=3, checkpoint_every=24)
+    train(corpus, config, tmp_path / "run", quiet=True)
+    expected = final_weights(whole_run)
+    for name, value in final_weights(tmp_path / "run").items():
+        assert torch.equal(value, expected[name])
+
+
+def test_a_finished_run_is_left_alone(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
+    result = train(corpus, whole_config, whole_run, quiet=True)
+    assert result == json.loads((whole_run / "result.json").read_text())
+    assert before == {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
+
+
+def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path
+) -> None:
+    other = replace(whole_config, seed=1, learning_rate=2e-3, log_every=3)
+    with pytest.raises(RunFolderError) as caught:
+        train(corpus, other, whole_run, quiet=True)
+    assert "seed (there 0, now 1), learning_rate (there 0.001, now 0.002)" in str(caught.value)
+    assert "log_every" not in str(caught.value)
+
+
+def test_the_budget_holds_and_pacing_does_not_need_all_of_it(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, mixer="importance", k=12, steps=40, max_passes=2.0)
+    train(corpus, config, tmp_path / "run", quiet=True)
+    mixtures = records(tmp_path / "run", "mixture")
+    passes = np.array([record["passes"] for record in mixtures])
+    assert passes.max() <= 2.0
+    assert (passes[-1, 4:8] > 1.8).all(), "the target's domains are used as far as they may be"
+    wanted, effective = (np.array(mixtures[1][name]) for name in ("weights", "effective"))
+    assert wanted[4:8].sum() == pytest.approx(1)
+    assert effective[4:8].sum() < 0.7
+    assert sum(passes[-1] * corpus.domains(k=12).sizes) == pytest.approx(40 * 8)
+
+
+def test_a_budget_that_cannot_supply_the_run_is_refused(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(BudgetError, match="Allow at least"):
+        train(corpus, replace(config, max_passes=0.5), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_natural_needs_no_target_and_evaluates_all(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, mixer="natural", target=None, update_every=None)
+    result = train(corpus, config, tmp_path / "run", quiet=True)
+    assert set(result["target_loss_final"]) == {"alpha", "beta"}
+    assert all(record["scores"] is None for record in records(tmp_path / "run", "mixture"))
+    assert len(records(tmp_path / "run", "mixture")) == 4
+
+
+def test_dga_moves_towards_the_target(corpus: Corpus, config: TrainConfig, tmp_path: Path) -> None:
+    for estimator in ("difference", "exact"):
+        run = tmp_path / estimator
+        train(corpus, replace(config, k=3, estimator=estimator), run, quiet=True)
+        weights = records(run, "mixture")[-1]["weights"]
+        assert weights[1] > 0.9, f"{estimator}: alpha is text like domain 1"
+
+
+def test_a_diverging_run_keeps_its_mixture_and_says_so(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, learning_rate=1e30, clip_norm=1e30, warmup_steps=0)
+    result = train(corpus, config, tmp_path / "run", quiet=True)
+    assert result["skipped_updates"] == 3
+    assert records(tmp_path / "run", "mixture")[-1]["moved_total"] == 0
+    assert records(tmp_path / "run", "train")[-1]["train_loss"] is None
+
+
+def test_cosine_with_difference_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="estimator='exact'"):
+        TrainConfig(gradients="cosine")
+
+
+@pytest.mark.parametrize(
+    "setting", [{"steps": 0}, {"learning_rate": -1.0}, {"eval_every": 0}, {"epsilon": 0.0}]
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"{name}={setting[name]}"):
+        TrainConfig(**setting)

@@ -1,0 +1,134 @@
+"""`braidstream train` as a user meets it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import Corpus
+from tests.trainer.test_run import assert_same_run, records
+from trainer.train_command import main
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SMALL = """--target alpha --evaluate beta --mixer dga --k 6 --preset 1m --batch-size 8 --update-every 6
+    --log-every 5 --eval-every 10 --eval-sequences 8 --checkpoint-every 1000 --target-batch 16
+    --device cpu""".split()  # noqa: SIM905 - as it is typed
+
+
+def settings(corpus: Corpus, out: Path, *more: str) -> list[str]:
+    return [str(corpus.path), *SMALL, *more, "--out", str(out)]
+
+
+def in_a_process(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
+    """One process that trains, as `braidstream compare` starts it."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "trainer.train_command", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_the_same_command_continues(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    metrics = stopped / "metrics.jsonl"
+    with in_a_process(settings(corpus, stopped, "--steps", "60")) as process:
+        while process.poll() is None and not (metrics.exists() and records(stopped, "train")):
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopped and saved after step" in output
+    assert shlex.join(settings(corpus, stopped, "--steps", "60")) in output.splitlines()[-1]
+    assert not (stopped / "result.json").exists()
+    (saved,) = (stopped / "checkpoints").iterdir()
+    assert 5 <= int(saved.name.removeprefix("step-")) < 60
+
+    for run in (stopped, whole):
+        assert main(settings(corpus, run, "--steps", "60")) == 0
+    assert "finished: 60 steps" in capsys.readouterr().out
+    assert_same_run(stopped, whole, step=60)
+
+
+def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    with in_a_process(settings(corpus, tmp_path / "two", "--steps", "15"), *launcher) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert main(settings(corpus, tmp_path / "one", "--steps", "15")) == 0
+    # The same batches and measurements; sums over two halves are rounded differently.
+    for event, field, tolerance in [
+        ("train", "train_loss", 1e-4),
+        ("eval", "generic_loss", 1e-4),
+        ("mixture", "weights", 1e-2),
+        ("mixture", "scores", 1e-2),
+        ("mixture", "passes", 0.2),
+    ]:
+        one, two = (records(tmp_path / name, event) for name in ("one", "two"))
+        assert len(one) == len(two) > 0
+        for left, right in zip(one, two, strict=True):
+            assert left["step"] == right["step"]
+            assert left[field] == pytest.approx(right[field], abs=tolerance)
+
+
+def test_commas_separate_names(corpus: Corpus, tmp_path: Path) -> None:
+    arguments = settings(corpus, tmp_path / "run", "--steps", "2", "--evaluate", "beta,alpha")
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["config"]["evaluate"] == ["alpha", "beta"]
+
+
+def test_a_finished_run_is_reported_and_not_repeated(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings(corpus, tmp_path / "run", "--steps", "2")
+    assert main(arguments) == 0
+    assert "finished: 2 steps" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "already finished, nothing to do" in capsys.readouterr().out
+
+
+def test_errors_are_one_line_without_traceback(corpus: Corpus, tmp_path: Path) -> None:
+    with in_a_process(settings(corpus, tmp_path / "run", "--target", "gamma")) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith("error: this corpus has no target set 'gamma'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys, trainer.train_command as c\n"
+        "try: c.main(['--help'])\n"
+        "except SystemExit: assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    helped = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--evaluate A,B" in helped.stdout
+
+
+def test_public_names_are_all_there() -> None:
+    import trainer
+
+    for name in trainer.__all__:
+        assert getattr(trainer, name) is not None
+    assert trainer.train.__module__ == "trainer.loop"
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        trainer.trian  # noqa: B018
+    assert torch.nn.Module in trainer.GPT.__mro__
