@@ -1,0 +1,276 @@
+"""`braidstream inspect`: any k adds up, foreign text stays text, the page needs nothing but itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clustering.cards import write_cards
+from clustering.inspect_command import main
+from clustering.inspect_page import compact, render_page, tiles
+from clustering.inspection import inspect_corpus
+from clustering.treemap import Rectangle, squarify
+from pipeline import Corpus, CorpusError, open_corpus
+from pipeline.manifest import Manifest
+from tests.corpora import write_corpus
+
+LEAVES = 8
+DOCUMENTS_PER_LEAF = 6
+LEVELS = (1, 2, LEAVES)
+SPLIT_ORDER = [4, 2, 6, 1, 3, 5, 7]
+LEAF_SIZES = [3, 5, 2, 0, 7, 4, 1, 6]
+WORDS = ("genome", "satellite", "invoice", "butter", "tensor", "river", "verdict", "violin")
+HOSTILE = (
+    "</script><script>alert('stolen')</script><img src=https://evil.example/x.png> & \"quotes\""
+)
+CHROMIUM = next(
+    (found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))),
+    None,
+)
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of eight leaves under two parents, with a hostile document in each leaf."""
+    folder = tmp_path_factory.mktemp("inspect") / "corpus"
+    histogram = np.array([0.0, 0.7, 0.1, 0.0, 0.0, 0.2, 0.0, 0.0])
+    block = np.zeros((3, 8), dtype=np.uint16)
+    write_corpus(
+        folder,
+        LEAF_SIZES,
+        levels=LEVELS,
+        split_order=SPLIT_ORDER,
+        targets={"law": (block, block, histogram)},
+    )
+    leaf = np.repeat(np.arange(LEAVES), DOCUMENTS_PER_LEAF).astype(np.int64)
+    texts = [f"{(WORDS[i] + ' ') * 9}{HOSTILE}" for i in leaf]
+    write_cards(
+        folder,
+        levels=LEVELS,
+        leaf_bounds_per_level=[np.array([0, 8]), np.array([0, 4, 8]), np.arange(9)],
+        document_leaf=leaf,
+        document_tokens=np.arange(1, len(leaf) + 1),
+        document_distance=np.linspace(0, 1, len(leaf), dtype=np.float32),
+        texts=lambda indices: [texts[i] for i in indices],
+        document_source=(leaf % 2).astype(np.int32),
+        source_names=["even<i>.jsonl", "odd.jsonl"],
+        leaf_offsets=np.cumsum([0, *LEAF_SIZES]).astype(np.int64),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    return open_corpus(folder)
+
+
+@pytest.mark.parametrize("k", range(1, LEAVES + 1))
+def test_every_k_adds_up(corpus: Corpus, k: int) -> None:
+    inspection = inspect_corpus(corpus, k=k)
+    layer = inspection.layers[-1]
+    assert layer.balance.k == k == len(layer.domains)
+    assert sum(domain.documents for domain in layer.domains) == LEAVES * DOCUMENTS_PER_LEAF
+    assert sum(domain.samples for domain in layer.domains) == sum(LEAF_SIZES)
+    assert sum(domain.share for domain in layer.domains) == pytest.approx(1)
+    assert sum(domain.leaves for domain in layer.domains) == LEAVES
+    for domain, first_leaf in zip(layer.domains, corpus.domains(k=k).leaf_bounds, strict=False):
+        inside = WORDS[first_leaf : first_leaf + domain.leaves]
+        assert set(inside) <= set(domain.keywords)
+        assert 1 <= len(domain.examples) <= 3
+
+
+def test_layers_lead_from_the_first_split_to_the_chosen_k(corpus: Corpus) -> None:
+    inspection = inspect_corpus(corpus, k=5)
+    assert [layer.balance.name for layer in inspection.layers] == ["level 1", "k = 5"]
+    assert [domain.parent for domain in inspection.layers[1].domains] == [0, 0, 0, 1, 1]
+    assert [layer.balance.k for layer in inspect_corpus(corpus).layers] == [2, 8]
+    assert [layer.balance.name for layer in inspect_corpus(corpus, k=2).layers] == ["level 1"]
+
+
+def test_balance(corpus: Corpus) -> None:
+    level1, leaves = (layer.balance for layer in inspect_corpus(corpus).layers)
+    assert level1.largest_share == pytest.approx(18 / 28)
+    assert level1.effective == pytest.approx(
+        np.exp(-(10 / 28 * np.log(10 / 28) + 18 / 28 * np.log(18 / 28)))
+    )
+    assert (level1.empty, leaves.empty) == (0, 1)
+    assert (level1.source_purity, leaves.source_purity) == (0.5, 1.0)
+
+
+def test_targets_name_their_largest_domains(corpus: Corpus) -> None:
+    (target,) = inspect_corpus(corpus).targets
+    assert [(row.domain.index, round(row.share, 2)) for row in target.domains] == [
+        (1, 0.7),
+        (5, 0.2),
+        (2, 0.1),
+    ]
+    assert target.domains[0].lift == pytest.approx(0.7 / (5 / 28))
+
+
+def test_a_layer_too_fine_to_read_is_summarized(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clustering.inspection.MAX_DESCRIBED", 4)
+    inspection = inspect_corpus(corpus)
+    assert [len(layer.domains) for layer in inspection.layers] == [2, 0]
+    assert inspection.finest.balance.k == 2
+    assert "too many to list one by one" in render_page(inspection)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and the text that it would show."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_foreign_text_is_shown_and_never_markup(corpus: Corpus) -> None:
+    page = render_page(inspect_corpus(corpus))
+    parsed = Page(page)
+    assert sum(tag == "script" for tag, _ in parsed.tags) == 1
+    assert not [tag for tag, _ in parsed.tags if tag == "img"]
+    assert any(HOSTILE in text for text in parsed.text), "the document is shown as it is"
+    assert "even<i>.jsonl" not in page
+    assert html.escape("even<i>.jsonl") in page
+
+
+def test_the_page_loads_nothing(corpus: Corpus) -> None:
+    parsed = Page(render_page(inspect_corpus(corpus)))
+    for tag, attributes in parsed.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base", "video", "audio")
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    policy = next(
+        a["content"] for tag, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    style = (Path(__file__).parents[2] / "clustering" / "inspect_page.css").read_text("utf-8")
+    assert not re.search(r"url\(|@import", style)
+
+
+def test_every_tile_and_target_leads_to_a_domain(corpus: Corpus) -> None:
+    parsed = Page(render_page(inspect_corpus(corpus)))
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {(a.get("href") or "")[1:] for tag, a in parsed.tags if tag == "a"}
+    assert links <= set(ids)
+    assert {"d1-0", "d1-7"} <= links
+    assert "d1-3" not in links, "a domain without samples has no area"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_runs_the_page(folder: Path, tmp_path: Path) -> None:
+    """The script passes the page's own policy: it opens the domain that the address names."""
+    page = tmp_path / "domains.html"
+    assert main([str(folder), "--html", str(page)]) == 0
+    assert CHROMIUM is not None
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    shown = subprocess.run(
+        [CHROMIUM, *CHROMIUM_FLAGS, profile, "--dump-dom", f"{page.as_uri()}#d1-5"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    opened = {a["id"] for tag, a in Page(shown).tags if tag == "details" and "open" in a}
+    assert opened == {"d0-1", "d1-5"}
+
+
+def test_the_command_prints_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    for expected in ("Balance", "level 2", "Targets", "genome", "violin"):
+        assert expected in out
+    assert main([str(folder), "--level", "1"]) == 0
+    assert "Domains, level 1" in capsys.readouterr().out
+    assert main([str(folder), "--k", "5"]) == 0
+    assert "Domains, k = 5" in capsys.readouterr().out
+
+
+def test_errors_say_what_to_do(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="both choose a granularity"):
+        main([str(folder), "--k", "4", "--level", "1"])
+    with pytest.raises(CorpusError, match="choose 1 to 8"):
+        main([str(folder), "--k", "9"])
+    with pytest.raises(CorpusError, match="braidstream build"):
+        main([str(tmp_path)])
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("cards"))
+    with pytest.raises(CorpusError, match=r"Copy the folders cards/ and tree/ too"):
+        main([str(bare)])
+
+
+def test_the_page_names_the_options_of_the_build(folder: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "corpus"
+    shutil.copytree(folder, changed)
+    manifest = Manifest.read(changed)
+    dataclasses.replace(manifest, build={"seed": 7, "note": "<b>"}).write(changed)
+    page = render_page(inspect_corpus(open_corpus(changed)))
+    assert "<dt>seed</dt><dd>7</dd>" in page
+    assert "<dt>note</dt><dd>&lt;b&gt;</dd>" in page
+
+
+def test_tiles_cover_the_map(corpus: Corpus) -> None:
+    placed = tiles(inspect_corpus(corpus))
+    assert len(placed) == 7
+    assert sum(tile.width * tile.height for tile in placed) == pytest.approx(100 * 100, rel=1e-3)
+    for tile in placed:
+        assert tile.width * tile.height == pytest.approx(tile.domain.share * 1e4, rel=1e-2)
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=40))
+def test_squarify_divides_the_area(sizes: list[int]) -> None:
+    area = Rectangle(x=3, y=5, width=240, height=100)
+    boxes = squarify(sizes, area)
+    assert len(boxes) == len(sizes)
+    total = max(sum(sizes), 1)
+    for size, box in zip(sizes, boxes, strict=True):
+        assert box.width * box.height == pytest.approx(size / total * 24_000, abs=1e-6)
+        if size:
+            assert box.x >= 3 - 1e-6
+            assert box.y >= 5 - 1e-6
+            assert box.x + box.width <= 243 + 1e-6
+            assert box.y + box.height <= 105 + 1e-6
+
+
+def test_squarify_refuses_negative_sizes() -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        squarify([1, -2], Rectangle(x=0, y=0, width=1, height=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (950, "950"), (12_345, "12.3k"), (456_789, "457k"), (3.2e9, "3.2G")],
+)
+def test_compact(value: float, shown: str) -> None:
+    assert compact(value) == shown
