@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMMANDS_FILE = "commands.txt"
 REPORT_FILE = "report.html"
+_PIPE_COLUMNS = 120
+"""Width of the table where no terminal says how wide it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +124,7 @@ def train_grid(
     runs = prepare_runs(corpus, grid, command.training, out)
     remember(out / COMMANDS_FILE, f"braidstream compare {shlex.join(argv)}")
     console = Console()
-    console.print(f"{len(runs)} runs in {out}: {summarize(runs)}", highlight=False, markup=False)
+    print(f"{len(runs)} runs in {out}: {summarize(runs)}", flush=True)
     with make_display(console, runs, parallel=command.parallel) as display:
         stopped = run_cells(runs, parallel=command.parallel, display=display)
     return stopped, [run.failure() for run in runs if run.state is State.FAILED]
@@ -185,11 +187,10 @@ def publish(corpus: Corpus, out: Path) -> None:
         )
     rows = make_rows(runs)
     sentences = [headline.sentence() for headline in make_headlines(rows)]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     for table in make_tables(rows):
         console.print(table)
-    for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False)
+    print("\n".join(sentences))
     commands_path = out / COMMANDS_FILE
     commands = (
         commands_path.read_text(encoding="utf-8").splitlines() if commands_path.exists() else []

@@ -81,11 +81,11 @@ def spread_chart(groups: Groups) -> Figure | None:
     if not curves:
         return None
     traces = [t for key, curve in curves.items() for t in _traces(key, curve, groups, ".1f")]
+    ticks = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
+    axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,}" for tick in ticks]}
     return {
         "data": traces,
-        "layout": layout(
-            "step", "effective domains, exp(entropy)", yaxis={"type": "log", "dtick": "D2"}
-        ),
+        "layout": layout("step", "effective domains, exp(entropy)", yaxis=axis),
     }
 
 

@@ -32,13 +32,15 @@ class Palette:
 
     domains: tuple[int, ...]
     names: DomainNames
+    complete: bool
+    """Whether these are all domains that anything was drawn from."""
 
     def legend(self) -> list[tuple[str, str]]:
-        """(color, name) of every domain shown, then of the rest."""
+        """(color, name) of every domain shown, then of the rest if there is one."""
         named = [
             (DOMAIN_COLORS[i], self.names.short(domain)) for i, domain in enumerate(self.domains)
         ]
-        return [*named, (REST_COLOR, "all other domains")]
+        return named if self.complete else [*named, (REST_COLOR, "all other domains")]
 
 
 def make_palette(runs: Sequence[Run], names: DomainNames) -> Palette:
@@ -53,7 +55,8 @@ def make_palette(runs: Sequence[Run], names: DomainNames) -> Palette:
             if records:
                 largest = np.maximum(largest, _mean(records, k))
     order = np.argsort(-largest, kind="stable")[: len(DOMAIN_COLORS)]
-    return Palette(domains=tuple(int(i) for i in order if largest[i] > 0), names=names)
+    domains = tuple(int(i) for i in order if largest[i] > 0)
+    return Palette(domains=domains, names=names, complete=len(domains) == int((largest > 0).sum()))
 
 
 def sampled_differs(run: Run) -> bool:
@@ -98,7 +101,7 @@ def area_chart(
         }
         for label, color, column in zip(labels, colors, columns.T, strict=True)
     ]
-    axis = {"range": [0, 1], "tickformat": ".0%", "dtick": 0.25}
+    axis = {"range": [0, 1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
     return {
         "data": traces,
         "layout": layout(
@@ -129,7 +132,10 @@ def score_chart(run: Run, names: DomainNames) -> Figure | None:
         order = np.concatenate([order[:half], order[-half:]])
     domains = [int(domain) for domain in order]
     table = np.stack([_select(scores, domains) for _, scores in scored], axis=1)
-    limit = float(np.quantile(np.abs(table[np.isfinite(table)]), 0.98)) if table.size else 0.0
+    finite = np.abs(table[np.isfinite(table)])
+    limit = (
+        float(np.quantile(finite, 0.98)) if finite.size else 1.0
+    )  # few outliers do not pale the rest
     heat: dict[str, Any] = {
         "type": "heatmap",
         "x": [step for step, _ in scored],

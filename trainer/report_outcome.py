@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.report_style import Figure, layout, mixer_color, plain, rounded
+from trainer.report_style import Figure, layout, mixer_color, padded_range, plain, rounded
 from trainer.results_table import Row, Spread
 
 
@@ -29,6 +29,7 @@ def granularity_chart(rows: Sequence[Row]) -> Figure | None:
                 "type": "scatter",
                 "mode": "lines" if flat else "lines+markers",
                 "name": name,
+                "meta": mixer,
                 "x": [ks[0], ks[-1]] if flat else [row.k for row in own],
                 "y": rounded(loss.mean for loss in losses),
                 "error_y": _error(losses),
@@ -38,10 +39,15 @@ def granularity_chart(rows: Sequence[Row]) -> Figure | None:
             }
         )
     axis = {"type": "log", "tickvals": ks, "ticktext": [f"{k:,}" for k in ks]}
+    means = [row.final.mean for row in rows if math.isfinite(row.final.mean)]
+    shown = padded_range(means)
     return {
         "data": traces,
         "layout": layout(
-            "number of domains k", "final target loss, nats", xaxis=axis, showlegend=True
+            "number of domains k",
+            "final target loss, nats",
+            xaxis=axis,
+            yaxis={} if shown is None else {"range": shown},
         ),
     }
 
@@ -52,20 +58,23 @@ def outcome_chart(rows: Sequence[Row]) -> Figure | None:
     if len(shown) < 2:
         return None
     ks = sorted({row.k for row in shown if row.k is not None}, reverse=True)
+    by_loss = sorted(shown, key=lambda row: -row.final.mean)
+    named = {row.mixer: row for row in by_loss}.values()  # a mixer's name stands at its best point
     symbols = ("circle", "square", "diamond", "triangle-up", "cross", "x")
     traces = [
         {
             "type": "scatter",
-            "mode": "markers+text" if len(shown) <= 12 else "markers",
+            "mode": "markers+text",
             "name": plain(row.label),
             "meta": row.label,
             "x": rounded([row.final.mean]),
             "y": rounded([row.generic.mean]),
             "error_x": _error([row.final]),
             "error_y": _error([row.generic]),
-            "text": [plain(row.mixer if len(ks) < 2 else row.label)],
+            "text": [plain(row.mixer) if row in named else ""],
             "textposition": "top center",
             "textfont": {"size": 11},
+            "cliponaxis": False,
             "marker": {
                 "color": mixer_color(row.mixer),
                 "size": 11,
@@ -77,7 +86,15 @@ def outcome_chart(rows: Sequence[Row]) -> Figure | None:
         }
         for row in shown
     ]
-    return {"data": traces, "layout": layout("final target loss, nats", "generic loss, nats")}
+    ranges = [
+        padded_range([row.final.mean for row in shown], 0.14),
+        padded_range([row.generic.mean for row in shown], 0.14),
+    ]
+    x, y = ({} if limits is None else {"range": limits} for limits in ranges)
+    return {
+        "data": traces,
+        "layout": layout("final target loss, nats", "generic loss, nats", xaxis=x, yaxis=y),
+    }
 
 
 def _error(spreads: Sequence[Spread]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ const figures = JSON.parse(document.getElementById("figures").textContent);
 const options = {
   displaylogo: false,
   responsive: true,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  modeBarButtons: [["toImage", "resetScale2d"]],
 };
 
 function themed(layout) {
@@ -22,6 +22,7 @@ function themed(layout) {
     ...layout,
     font: { ...layout.font, color: color("--ink") },
     hoverlabel: { ...layout.hoverlabel, bgcolor: color("--panel"), bordercolor: color("--line"), font: { color: color("--ink") } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--line"), activecolor: color("--soft") },
     xaxis: axis(layout.xaxis),
     yaxis: axis(layout.yaxis),
   };
@@ -29,7 +30,8 @@ function themed(layout) {
 
 function draw(plot) {
   const figure = figures[Number(plot.dataset.figure)];
-  Plotly.react(plot, figure.data, themed(figure.layout), options);
+  const small = plot.closest(".small") !== null; // no room for buttons
+  Plotly.react(plot, figure.data, themed(figure.layout), { ...options, displayModeBar: small ? false : "hover" });
   plot.dataset.drawn = "yes";
 }
 

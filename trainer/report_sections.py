@@ -154,7 +154,7 @@ def _family(k: int, runs: Sequence[Run], names_of: NamesOf) -> Family:
         is_first = run.seed == first_seed[key_of(run)]
         drawn = [("", False)]
         if sampled_differs(run):
-            drawn = [("asked for", False), ("sampled, within the budget", True)]
+            drawn = [("asked for", False), ("sampled", True)]
         for suffix, sampled in drawn:
             figure = area_chart(run, palette, sampled=sampled, last_step=last_step)
             if figure is not None:

@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from trainer.results_table import Key
 
 Figure = dict[str, Any]
@@ -110,12 +108,15 @@ def visible_range(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> li
         for step, value in zip(steps, values, strict=True)
         if step >= 0.1 * last_step and math.isfinite(value)
     ]
-    if len(kept) < 2 or min(kept) == max(kept):
+    return padded_range(kept)
+
+
+def padded_range(values: Sequence[float], air: float = 0.06) -> list[float] | None:
+    """From the lowest to the highest value, with a share of that as `air` on both sides.
+
+    None where all values are the same.
+    """
+    if not values or min(values) == max(values):
         return None
-    margin = 0.06 * (max(kept) - min(kept))
-    return rounded_pair(min(kept) - margin, max(kept) + margin)
-
-
-def rounded_pair(low: float, high: float) -> list[float]:
-    """A range with few digits."""
-    return [float(np.format_float_positional(x, precision=4)) for x in (low, high)]
+    margin = air * (max(values) - min(values))
+    return [float(f"{x:.5g}") for x in (min(values) - margin, max(values) + margin)]

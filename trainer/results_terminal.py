@@ -21,9 +21,12 @@ def _table(target: str, rows: Sequence[Row]) -> Table:
     table = Table(title=Text(target), title_justify="left", title_style="bold", box=None)
     best = [best_rows(rows, column) for column in COLUMNS]
     for i, column in enumerate(COLUMNS):
-        width = max((len(column.text(row)) for row in rows), default=0)
-        side = "right" if i else "left"
-        table.add_column(column.title, justify=side, header_style="dim", min_width=width)
+        table.add_column(
+            column.title,
+            justify="right" if i else "left",
+            header_style="dim",
+            min_width=max((len(column.text(row)) for row in rows), default=0),
+        )
     for i, row in enumerate(rows):
         texts = [column.text(row) for column in COLUMNS]
         table.add_row(*(Text(t, "bold green" if i in best[c] else "") for c, t in enumerate(texts)))
