@@ -171,7 +171,7 @@ class _Build:
         """Files of the target sets to unique documents."""
         config = self.config
         depends_on = {
-            "targets": [target_identity(target) for target in config.target],
+            "files": [target_identity(target) for target in config.target],
             "options": [config.text_column, config.on_bad_input, config.part_documents],
         }
         with self.work.stage(
