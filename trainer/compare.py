@@ -102,8 +102,8 @@ class CellRun:
             return
         self.metrics.read()
         self._close()
-        if self.exit_code == 0 and (self.job.folder / "result.json").exists():
-            self.state = State.DONE
+        if (self.job.folder / "result.json").exists():
+            self.state = State.DONE  # even if a signal met the process on its way out
         else:
             self.state = State.STOPPED if stopping else State.FAILED
 

@@ -202,8 +202,15 @@ def publish(corpus: Corpus, out: Path) -> None:
         commands=commands,
     )
     write_report(out / REPORT_FILE, page)
-    text = "\n".join([*(f"- {sentence}" for sentence in sentences), "", markdown(rows)])
-    (out / "results.md").write_text(text, encoding="utf-8")
+    parts = [
+        *(f"- {sentence}" for sentence in sentences),
+        "",
+        markdown(rows),
+        "Losses in nats per token, ± the standard deviation over seeds. Made by",
+        "",
+        *(f"    {line}" for line in commands),
+    ]
+    (out / "results.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     (out / "results.csv").write_text(comma_separated(rows), encoding="utf-8")
     print(f"report: {out / REPORT_FILE}")
 

@@ -46,7 +46,8 @@ class LiveDisplay:
             table.add_column(title, justify="left" if title in ("run", "state", "") else "right")
         for run in shown:
             table.add_row(*_cells(run))
-        summary = Text(f"{summarize(runs)}{_time_left(runs, self._parallel)}{self._note}", "bold")
+        outlook = self._note or _time_left(runs, self._parallel)
+        summary = Text(summarize(runs) + outlook, "bold")
         self._live.update(Group(table, summary), refresh=True)
 
     def stopping(self) -> None:

@@ -101,7 +101,7 @@ def area_chart(
         }
         for label, color, column in zip(labels, colors, columns.T, strict=True)
     ]
-    axis = {"range": [0, 1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+    axis = {"range": [0, 1.001], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
     return {
         "data": traces,
         "layout": layout(
@@ -110,7 +110,7 @@ def area_chart(
     }
 
 
-SMALL_MARGIN = {"l": 44, "r": 8, "t": 6, "b": 40}
+SMALL_MARGIN = {"l": 44, "r": 8, "t": 10, "b": 40}
 
 
 def score_chart(run: Run, names: DomainNames) -> Figure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.report_style import Figure, layout, mixer_color, padded_range, plain, rounded
@@ -39,8 +39,7 @@ def granularity_chart(rows: Sequence[Row]) -> Figure | None:
             }
         )
     axis = {"type": "log", "tickvals": ks, "ticktext": [f"{k:,}" for k in ks]}
-    means = [row.final.mean for row in rows if math.isfinite(row.final.mean)]
-    shown = padded_range(means)
+    shown = padded_range(_extent(row.final for row in rows if math.isfinite(row.final.mean)))
     return {
         "data": traces,
         "layout": layout(
@@ -86,15 +85,26 @@ def outcome_chart(rows: Sequence[Row]) -> Figure | None:
         }
         for row in shown
     ]
-    ranges = [
-        padded_range([row.final.mean for row in shown], 0.14),
-        padded_range([row.generic.mean for row in shown], 0.14),
-    ]
-    x, y = ({} if limits is None else {"range": limits} for limits in ranges)
+    x, y = (
+        {} if limits is None else {"range": limits}
+        for limits in (
+            padded_range(_extent(row.final for row in shown), 0.14),
+            padded_range(_extent(row.generic for row in shown), 0.14),
+        )
+    )
     return {
         "data": traces,
         "layout": layout("final target loss, nats", "generic loss, nats", xaxis=x, yaxis=y),
     }
+
+
+def _extent(spreads: Iterable[Spread]) -> list[float]:
+    """Both ends of every error bar."""
+    return [
+        spread.mean + sign * (0.0 if math.isnan(spread.deviation) else spread.deviation)
+        for spread in spreads
+        for sign in (-1, 1)
+    ]
 
 
 def _error(spreads: Sequence[Spread]) -> dict[str, Any]:

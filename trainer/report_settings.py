@@ -8,8 +8,8 @@ from typing import Any
 
 from trainer.results import Run
 
-_VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate"})
-"""Settings that the grid varies; what else differs between runs is pointed out."""
+_VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus"})
+"""What the grid varies, and a path; what else differs between runs is pointed out."""
 _MIXERS_OWN = frozenset(
     {"step_size", "update_every", "ema", "natural_share", "max_passes", "surplus", "epsilon"}
 )

@@ -39,6 +39,13 @@ class Headline:
     second: Margin | None
     """The next best row, whichever it is."""
 
+    @property
+    def second_is_news(self) -> bool:
+        """Whether the next best row is worth a line: it is no reference, or hardly behind."""
+        if self.second is None:
+            return False
+        return self.second.within_spread or self.second not in self.references
+
     def sentence(self) -> str:
         """The outcome in words, for the terminal and for results.md."""
         text = f"{self.target}: {self.winner.label} ends lowest at {self.winner.final.text()} nats"

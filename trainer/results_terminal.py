@@ -25,7 +25,7 @@ def _table(target: str, rows: Sequence[Row]) -> Table:
             column.title,
             justify="right" if i else "left",
             header_style="dim",
-            min_width=max((len(column.text(row)) for row in rows), default=0),
+            no_wrap=i == 0,
         )
     for i, row in enumerate(rows):
         texts = [column.text(row) for column in COLUMNS]

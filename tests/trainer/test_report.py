@@ -157,6 +157,9 @@ def test_headline_measures_against_the_references(runs: list[Run]) -> None:
             assert margin.nats == pytest.approx(expected)
             assert not margin.within_spread
         assert "below natural" in headline.sentence()
+        assert headline.second is not None
+        assert headline.second.row.mixer == "dga"
+        assert headline.second_is_news
 
 
 def test_settings_that_differ_are_pointed_out(tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def test_one_granularity_needs_no_chart_of_it(tmp_path: Path) -> None:
     write_runs(tmp_path, Grid(mixers=MIXERS, ks=(8,), targets=TARGETS[:1], seeds=(0,)))
     page = render_report(read_runs(tmp_path), title="one", names_of=lambda k: DomainNames())
     assert "<b>Granularity</b>" not in page
-    assert "so its spread is unknown" in page
+    assert "One seed: how much of this is chance is unknown." in page
 
 
 def test_unfinished_runs_alone_make_a_page(tmp_path: Path) -> None:
