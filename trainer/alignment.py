@@ -134,12 +134,16 @@ class Probe:
         """The trained parameters, in a fixed order."""
         return [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
 
-    def gradient(self, tokens: NDArray[Any], total: int) -> tuple[list[Tensor], Tensor]:
-        """Gradient and value of Σ loss / total over the samples of `tokens` (n, length)."""
+    def gradient(
+        self, tokens: NDArray[Any], *, total: int, size: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """Gradient and value of Σ loss / total over the samples of `tokens` (n, length).
+
+        They go through the model `size` at a time.
+        """
         parameters = self.parameters
         gradient = [torch.zeros_like(parameter) for parameter in parameters]
         value = torch.zeros((), device=self.device)
-        size = min(self.batch_size, max(len(tokens), 1))
         for batch, _ in micro_batches(tokens, size=size, pad_id=self.pad_id, device=self.device):
             loss = self.loss(batch).sum() / total
             # Unlike loss.backward() this leaves .grad alone, and DistributedDataParallel with it.
@@ -152,7 +156,9 @@ class Probe:
 
     def target_gradient(self, samples: AlignmentSamples) -> tuple[list[Tensor], Scores]:
         """The normalised g over all ranks, and a record of it with scores still at 0."""
-        gradient, loss = self.gradient(samples.target, samples.target_total)
+        gradient, loss = self.gradient(
+            samples.target, total=samples.target_total, size=self.batch_size
+        )
         self.ranks.sum_tensors([*gradient, loss])
         norm = float(total_norm(gradient))
         longest = {"raw": math.inf, "clip": 1.0, "cosine": 0.0}[self.normalization]

@@ -18,9 +18,11 @@ class ExactEstimator:
     def scores(self, samples: AlignmentSamples) -> Scores:
         """Scores of all domains; see `trainer.alignment.Estimator`."""
         target, record = self.probe.target_gradient(samples)
+        sequences = samples.tokens.shape[1]
+        size = min(sequences, self.probe.batch_size)
         products = []
         for tokens in samples.tokens:
-            gradient, _ = self.probe.gradient(tokens, len(tokens))
+            gradient, _ = self.probe.gradient(tokens, total=sequences, size=size)
             product = inner_product(gradient, target)
             if self.probe.normalization == "cosine":
                 norm = total_norm(gradient)

@@ -43,7 +43,7 @@ class Learner:
             self.loss.compile(dynamic=False)
         self._shared_loss: nn.Module = self.loss
         if ranks.world_size > 1:
-            self._shared_loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
+            self._shared_loss = DistributedDataParallel(self.loss)
         self.optimizer = make_optimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )

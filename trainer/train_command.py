@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -37,12 +38,15 @@ def main(argv: list[str]) -> int:
     corpus = open_corpus(command.corpus)
     out = command.out or corpus.path / "runs" / run_name(command.config)
     already_finished = (out / "result.json").exists()
+    speaks = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes is enough
     try:
         result = train(corpus, command.config, out)
     except TrainingInterrupted as stop:
-        print(f"{stop} To continue:\n  braidstream train {shlex.join(argv)}", flush=True)
+        if speaks:
+            print(f"{stop} To continue:\n  braidstream train {shlex.join(argv)}", flush=True)
         return 128 + stop.signal_number
-    print(summary(result, out, already_finished=already_finished))
+    if speaks:
+        print(summary(result, out, already_finished=already_finished))
     return 0
 
 

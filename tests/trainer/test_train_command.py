@@ -68,8 +68,10 @@ def test_ctrl_c_saves_and_the_same_command_continues(
 def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     with in_a_process(settings(corpus, tmp_path / "two", "--steps", "15"), *launcher) as process:
-        _, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
+    assert output.count("finished: 15 steps") == 1
+    assert "Warning" not in errors
     assert main(settings(corpus, tmp_path / "one", "--steps", "15")) == 0
     # The same batches and measurements; sums over two halves are rounded differently.
     for event, field, tolerance in [
