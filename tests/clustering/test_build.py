@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+
+from clustering.build import BuildReport, build
+from clustering.build_command import main, parse
+from clustering.config import BuildConfig, TargetSource
+from clustering.errors import BuildError
+from clustering.progress import Progress
+from clustering.readers import BadInput, InputFile, read_documents
+from pipeline import Corpus, open_corpus
+from pipeline.errors import BraidstreamError
+from tests.clustering.conftest import KINDS, documents_of, write_lines
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def corpus(built: BuildReport, build_config: BuildConfig) -> Corpus:
+    return open_corpus(build_config.out)
+
+
+@pytest.fixture
+def copy_of_build(built: BuildReport, build_config: BuildConfig, tmp_path: Path) -> BuildConfig:
+    """A finished build that a test may change."""
+    shutil.copytree(build_config.out, tmp_path / "corpus")
+    return replace(build_config, out=tmp_path / "corpus")
+
+
+def done_again(report: BuildReport) -> list[str]:
+    return [record.name for record in report.stages if not record.reused]
+
+
+def test_counts_add_up(built: BuildReport, corpus: Corpus) -> None:
+    counts = built.manifest.counts
+    assert counts.duplicate_documents == 1, "the one that a target set holds"
+    assert counts.documents + counts.heldout_documents == 239
+    assert counts.heldout_documents == 12
+    assert corpus.num_samples * 32 == counts.tokens + counts.padding_tokens
+    provenance = pq.read_table(corpus.path / "tree" / "documents.parquet")
+    assert provenance.num_rows == counts.documents
+    assert sum(provenance["tokens"].to_pylist()) + counts.documents == counts.tokens
+
+
+def test_the_shards_hold_every_document_once_in_leaf_order(corpus: Corpus, raw_texts: Path) -> None:
+    tokens = corpus.read(np.arange(corpus.num_samples)).reshape(-1)
+    tokens = tokens[tokens != corpus.pad_id]
+    tokenizer = Tokenizer.from_file(str(corpus.path / "tokenizer.json"))
+    ends = np.flatnonzero(tokens == corpus.separator_id)
+    found = [tokenizer.decode(part.tolist()) for part in np.split(tokens, ends + 1)[:-1]]
+    found = [text.removesuffix("<|endoftext|>") for text in found]
+    provenance = pq.read_table(corpus.path / "tree" / "documents.parquet").to_pylist()
+    by_place = {
+        (path.name, document.row): document.text
+        for path in raw_texts.iterdir()
+        for document in read_documents(
+            InputFile(path=path, name=path.name), text_column=None, bad=BadInput()
+        )
+    }
+    assert found == [by_place[row["source"], row["row"]] for row in provenance]
+    assert [row["leaf"] for row in provenance] == sorted(row["leaf"] for row in provenance)
+
+
+def test_domains_are_kinds_of_text(corpus: Corpus) -> None:
+    provenance = pq.read_table(corpus.path / "tree" / "documents.parquet").to_pylist()
+    bounds = corpus.domains(level=1).leaf_bounds
+    kinds: dict[int, set[str]] = {}
+    for row in provenance:
+        domain = int(np.searchsorted(bounds, row["leaf"], "right")) - 1
+        kinds.setdefault(domain, set()).add(row["source"])
+    assert sorted(map(sorted, kinds.values())) == sorted([f"{kind}.jsonl"] for kind in KINDS)
+    target = corpus.target("cooking")
+    shares = corpus.domains(level=1).sum_leaves(target.leaf_histogram)
+    assert kinds[int(shares.argmax())] == {"cooking.jsonl"}
+    assert shares.max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 9, 12])
+def test_every_view_is_contiguous_disjoint_and_complete(corpus: Corpus, k: int) -> None:
+    view = corpus.domains(k=min(k, corpus.num_leaves))
+    assert view.offsets[0] == 0
+    assert view.offsets[-1] == corpus.num_samples
+    assert (np.diff(view.offsets) >= 0).all()
+
+
+def test_targets_and_heldout_are_token_blocks(corpus: Corpus) -> None:
+    target = corpus.target("cooking")
+    for blocks in (target.train, target.test, corpus.heldout):
+        assert blocks.shape[1] == 32
+        assert blocks.dtype == np.uint16
+        padding = blocks.reshape(-1) == corpus.pad_id
+        assert (np.flatnonzero(padding) >= blocks.size - 32).all()
+    assert (target.train == corpus.separator_id).sum() == 8
+    assert (target.test == corpus.separator_id).sum() == 8
+    assert (corpus.heldout == corpus.separator_id).sum() == 12
+
+
+def test_every_file_is_in_the_manifest(built: BuildReport, corpus: Corpus) -> None:
+    text = (corpus.path / "manifest.json").read_text("utf-8")
+    files = [p.relative_to(corpus.path).as_posix() for p in corpus.path.rglob("*") if p.is_file()]
+    ours = [f for f in files if not f.startswith(".build/") and f != "manifest.json"]
+    assert [f for f in ours if f'"{f}"' not in text] == []
+
+
+def test_a_stock_streaming_dataset_reads_the_same_samples_in_the_same_order(corpus: Corpus) -> None:
+    from streaming import StreamingDataset
+
+    dataset = StreamingDataset(local=str(corpus.path / "shards"), shuffle=False, batch_size=1)
+    stock = np.stack([dataset[i]["tokens"] for i in range(len(dataset))])
+    np.testing.assert_array_equal(stock, corpus.read(np.arange(corpus.num_samples)))
+
+
+def test_a_second_build_does_nothing(built: BuildReport, build_config: BuildConfig) -> None:
+    again = build(build_config, QUIET)
+    assert again.nothing_to_do
+    assert again.manifest == built.manifest
+
+
+def test_another_folder_gets_the_same_fingerprint(
+    built: BuildReport, build_config: BuildConfig, tmp_path: Path
+) -> None:
+    other = build(replace(build_config, out=tmp_path / "other"), QUIET)
+    assert other.manifest.fingerprint == built.manifest.fingerprint
+
+
+Change = Callable[[BuildConfig], BuildConfig]
+AFTER_CLUSTER = ["cluster", "pack", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: replace(c, tokens_per_sample=16), ["pack", "finish"]),
+        (lambda c: replace(c, branching=(2, 2)), AFTER_CLUSTER),
+        (lambda c: replace(c, vocab_size=300), ["tokenizer", "tokenize", "pack", "finish"]),
+        (lambda c: replace(c, device="cpu"), []),
+    ],
+    ids=["tokens_per_sample", "branching", "vocab_size", "device"],
+)
+def test_another_option_repeats_only_what_it_affects(
+    copy_of_build: BuildConfig, built: BuildReport, change: Change, expected: list[str]
+) -> None:
+    report = build(change(copy_of_build), QUIET)
+    assert done_again(report) == expected
+    assert open_corpus(copy_of_build.out).fingerprint == report.manifest.fingerprint
+    if expected:
+        back = build(copy_of_build, QUIET)
+        assert back.manifest.fingerprint == built.manifest.fingerprint
+
+
+def test_another_target_costs_no_embedding_of_the_corpus(copy_of_build: BuildConfig) -> None:
+    report = build(replace(copy_of_build, target=()), QUIET)
+    assert "embed" not in done_again(report)
+    assert open_corpus(copy_of_build.out).target_names == ()
+    assert not list((copy_of_build.out / "targets").iterdir())
+
+
+def test_a_lost_shard_folder_is_packed_again(
+    copy_of_build: BuildConfig, built: BuildReport
+) -> None:
+    shutil.rmtree(copy_of_build.out / "shards")
+    report = build(copy_of_build, QUIET)
+    assert "pack" in done_again(report)
+    assert report.manifest.fingerprint == built.manifest.fingerprint
+
+
+KILLED_WHILE_EMBEDDING = """
+import os, sys
+from clustering import embeddings
+from clustering.build_command import main
+
+save = embeddings.save_vectors
+def save_and_die(path, vectors):
+    save(path, vectors)
+    if path.name == "part-00001.npy":
+        os.kill(os.getpid(), 9)
+embeddings.save_vectors = save_and_die
+main(sys.argv[1:])
+"""
+
+
+def test_a_build_killed_while_embedding_continues_at_the_next_part(
+    built: BuildReport, build_config: BuildConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "corpus"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_EMBEDDING, *arguments(build_config, out)],
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    parts = sorted((out / ".build" / "embed").glob("part-*.npy"))
+    assert [part.name for part in parts] == ["part-00000.npy", "part-00001.npy"]
+    before = [part.stat().st_mtime_ns for part in parts]
+    with pytest.raises(BraidstreamError, match="not a corpus"):
+        open_corpus(out)
+    report = build(replace(build_config, out=out), QUIET)
+    assert [part.stat().st_mtime_ns for part in parts] == before
+    assert report.manifest.fingerprint == built.manifest.fingerprint
+    embedded = next(record for record in report.stages if record.name == "embed")
+    assert embedded.units == 240 - 2 * 64
+
+
+def arguments(config: BuildConfig, out: Path) -> list[str]:
+    """The command line of `build_config`."""
+    return [
+        config.corpus,
+        *("--out", str(out)),
+        *("--target", str(config.target[0])),
+        *("--dtype", "float32", "--branching", "4,3", "--min-split", "8"),
+        *("--vocab-size", "400", "--tokens-per-sample", "32"),
+        *("--heldout-share", "0.05", "--part-documents", "64"),
+    ]
+
+
+def test_the_command_line_is_the_config(build_config: BuildConfig) -> None:
+    assert parse(arguments(build_config, build_config.out)) == build_config
+
+
+def test_ctrl_c_says_that_the_same_command_continues(
+    build_config: BuildConfig, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "build", *arguments(build_config, tmp_path / "c")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    while not (tmp_path / "c" / ".build" / "embed").is_dir() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert (
+        stderr.strip().splitlines()[-1]
+        == "interrupted; the same command continues where it stopped."
+    )
+    assert "Traceback" not in stderr
+
+
+def test_the_command_reports_and_then_has_nothing_to_do(
+    copy_of_build: BuildConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(copy_of_build, copy_of_build.out)
+    assert main([*command, "--tokens-per-sample", "16"]) == 0
+    shown = capsys.readouterr()
+    assert "227 documents" in shown.out
+    assert "1 duplicates" in shown.out
+    assert "pack: " in shown.err
+    report = json.loads((copy_of_build.out / "build_report.json").read_text("utf-8"))
+    assert report["fingerprint"] == open_corpus(copy_of_build.out).fingerprint
+    assert {"name", "units", "seconds", "peak_memory_bytes"} <= set(report["stages"][0])
+    assert main([*command, "--tokens-per-sample", "16"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    write_lines(source, documents_of("space", 40))
+    source.write_text(source.read_text("utf-8") + "{broken\n", "utf-8")
+    report = build(
+        replace(copy_of_build, corpus=str(source), target=(), on_bad_input="skip"), QUIET
+    )
+    assert report.skipped_input == 1
+    assert "line 41" in report.examples_of_skipped[0]
+
+
+def test_a_tiny_corpus_without_heldout(build_config: BuildConfig, tmp_path: Path) -> None:
+    source = tmp_path / "tiny"
+    source.mkdir()
+    (source / "only.txt").write_text("One short document.", "utf-8")
+    config = replace(build_config, corpus=str(source), out=tmp_path / "c", target=())
+    build(config, QUIET)
+    corpus = open_corpus(config.out)
+    assert corpus.levels == (1, 1, 1)
+    assert len(corpus.heldout) == 0
+    assert corpus.num_samples >= 1
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    build_config: BuildConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "targets").mkdir()
+    with pytest.raises(BuildError, match="Give a new or empty folder"):
+        build(replace(build_config, out=tmp_path), QUIET)
+    assert [p.name for p in tmp_path.iterdir()] == ["targets"]
+
+
+def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Path) -> None:
+    from clustering.stages import Workspace
+
+    with (
+        Workspace(tmp_path / ".build", QUIET).locked(),
+        pytest.raises(BuildError, match="another build"),
+    ):
+        build(replace(build_config, out=tmp_path), QUIET)
+
+
+@pytest.mark.parametrize("train", ["", " \n"])
+def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, train: str) -> None:
+    path = write_lines(tmp_path / "t.jsonl", [train])
+    config = replace(
+        build_config, out=tmp_path / "c", target=(TargetSource(name="t", train=str(path)),)
+    )
+    with pytest.raises(BuildError, match="train part of target 't'"):
+        build(config, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--branching", "8,x"], "--branching is '8,x'"),
+        (["--branching", "1"], "at least 2 children"),
+        (["--heldout-share", "1.5"], "--heldout-share is 1.5"),
+        (["--target", "recipes"], "NAME=TRAIN"),
+        (["--target", "a/b=x"], "letters, digits"),
+        (["--target", "a=x", "--target", "a=y"], "every target once"),
+        (["--vocab-size", "100"], "at least 258"),
+    ],
+)
+def test_impossible_options(options: list[str], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        parse(["texts", "--out", "corpus", *options])

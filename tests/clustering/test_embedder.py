@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clustering import embedder as module
+from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
+from clustering.errors import ModelError
+from clustering.static_model import zipf_weights
+from tests.clustering.conftest import KINDS, documents_of
+
+LABELS = np.repeat(np.arange(len(KINDS)), 25)
+TEXTS = [text for kind in KINDS for text in documents_of(kind, 25)]
+MINILM = EmbedderChoice(model="minilm", dtype="float32", backend="torch")
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    return load_embedder(MINILM, device="cpu", cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    choice = EmbedderChoice(
+        model="static", dtype=choose_dtype("auto", "cpu", "torch"), backend="torch"
+    )
+    return load_embedder(choice, device="cpu", cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize("name", ["minilm", "static"])
+def test_kinds_of_text_are_told_apart(name: str, request: pytest.FixtureRequest) -> None:
+    embedder: Embedder = request.getfixturevalue(name)
+    vectors = embedder.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    assert (LABELS[similarity.argmax(axis=1)] == LABELS).all(), "nearest neighbor is of its kind"
+
+
+@pytest.mark.parametrize("name", ["minilm", "static"])
+def test_the_order_of_texts_is_kept(name: str, request: pytest.FixtureRequest) -> None:
+    embedder: Embedder = request.getfixturevalue(name)
+    texts = [TEXTS[0], TEXTS[30] * 20, "x", TEXTS[60]]
+    together = embedder.embed(texts)
+    alone = np.concatenate([embedder.embed([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_a_text_without_known_tokens_gets_a_direction(static: Embedder) -> None:
+    np.testing.assert_allclose(np.linalg.norm(static.embed(["", "\U0001f9ff"]), axis=1), 1)
+
+
+def test_bfloat16_points_the_same_way(minilm: Embedder, tmp_path: Path) -> None:
+    choice = EmbedderChoice(model="minilm", dtype="bfloat16", backend="torch")
+    half = load_embedder(choice, device="cpu", cache=tmp_path).embed(TEXTS[::10])
+    assert (half * minilm.embed(TEXTS[::10])).sum(axis=1).min() > 0.999
+
+
+def test_names_are_free_of_paths(minilm: Embedder, static: Embedder) -> None:
+    assert minilm.name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert static.name == "static from sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_the_first_tokens_weigh_least() -> None:
+    weights = zipf_weights(30_000)
+    assert (np.diff(weights) > 0).all()
+    assert weights[0] < 0.01
+    assert weights[-1] > 0.9
+
+
+def test_without_package_and_hub_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "MINILM_PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr(module, "MINILM_HUB_NAME", str(tmp_path / "no-hub"))
+    with pytest.raises(ModelError, match=r"braidstream\[minilm\].*--model FOLDER"):
+        load_embedder(MINILM, device="cpu", cache=tmp_path)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    missing = EmbedderChoice(model=str(tmp_path / "none"), dtype="float32", backend="torch")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_embedder(missing, device="cpu", cache=tmp_path)
+
+
+def test_bfloat16_is_torch_only() -> None:
+    assert choose_dtype("auto", "cpu", "onnx") == "float32"
+    assert choose_dtype("float32", "cpu", "torch") == "float32"
+    with pytest.raises(ModelError, match="--backend torch"):
+        choose_dtype("bfloat16", "cpu", "onnx")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from clustering.merge_order import order_siblings, split_order
+from clustering.tree import Tree, _leaf_bounds
+
+
+def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    rows = rng.normal(size=(count, 5))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_cutting_at_the_first_boundaries_is_cutting_the_dendrogram(count: int, seed: int) -> None:
+    centroids = unit_rows(np.random.default_rng(seed), count)
+    siblings = order_siblings(centroids)
+    assert sorted(siblings.order) == list(range(count))
+    assert sorted(siblings.boundaries) == list(range(1, count))
+    assert (np.diff(siblings.heights) <= 1e-9).all()
+    for k in range(1, count + 1):
+        domain = np.searchsorted(np.sort(siblings.boundaries[: k - 1]), np.arange(count), "right")
+        ours = np.empty(count, dtype=int)
+        ours[siblings.order] = domain
+        if count > 1:
+            scipys = fcluster(linkage(centroids.astype(np.float64), "ward"), k, "maxclust")
+            same = ours[:, None] == ours[None, :]
+            assert (same == (scipys[:, None] == scipys[None, :])).all()
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> Tree:
+    """A tree of two or three levels with one to five children a node."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    parents, siblings, domains = [], [], 1
+    for _ in range(draw(st.integers(2, 3))):
+        children = rng.integers(1, 6, domains)
+        siblings.append([order_siblings(unit_rows(rng, int(count))) for count in children])
+        parents.append(np.repeat(np.arange(domains), children))
+        domains = int(children.sum())
+    bounds = _leaf_bounds(parents)
+    centroids = tuple(unit_rows(rng, len(p)) for p in parents)
+    order = split_order(siblings, bounds[1:])
+    return Tree(centroids=centroids, parents=tuple(parents), split_order=order)
+
+
+@given(trees())
+def test_every_k_is_contiguous_disjoint_complete_and_nested(tree: Tree) -> None:
+    assert sorted(tree.split_order) == list(range(1, tree.num_leaves))
+    coarser: set[int] = set()
+    for k in range(1, tree.num_leaves + 1):
+        bounds = {0, *tree.split_order[: k - 1].tolist(), tree.num_leaves}
+        assert len(bounds) == k + 1
+        assert coarser <= bounds
+        coarser = bounds
+
+
+@given(trees())
+def test_levels_are_prefixes(tree: Tree) -> None:
+    for level, k in enumerate(tree.levels):
+        bounds = np.sort([0, *tree.split_order[: k - 1], tree.num_leaves])
+        assert bounds.tolist() == tree.leaf_bounds(level).tolist()
+        if level:
+            first_leaves = tree.leaf_bounds(level)[:-1]
+            above = np.searchsorted(tree.leaf_bounds(level - 1), first_leaves, "right") - 1
+            assert above.tolist() == tree.parents[level - 1].tolist()

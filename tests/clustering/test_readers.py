@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from clustering.errors import InputError
+from clustering.readers import BadInput, Document, InputFile, find_inputs, read_documents
+
+
+def lines(*records: Any) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def read(path: Path, text_column: str | None = None, action: Any = "fail") -> list[Document]:
+    file = InputFile(path=path, name=path.name)
+    return list(read_documents(file, text_column=text_column, bad=BadInput(action=action)))
+
+
+def texts(path: Path, text_column: str | None = None, action: Any = "fail") -> list[str]:
+    return [document.text for document in read(path, text_column, action)]
+
+
+def failure(path: Path, text_column: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        read(path, text_column)
+    return str(caught.value)
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+TWO = lines({"text": "one"}, {"text": "zwei ü"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", TWO),
+        ("a.json", b"\n" + TWO + b"  \n"),
+        ("a.ndjson", b"\xef\xbb\xbf" + TWO),
+        ("a.jsonl.gz", gzip.compress(TWO)),
+        ("a.jsonl.zst", zstandard.compress(TWO[:20]) + zstandard.compress(TWO[20:])),
+        ("a.tar", tar_of({"1.txt": b"one", "1.jpg": b"\xff\xd8", "2.txt": "zwei ü".encode()})),
+        ("b.tar", tar_of({"1.json": lines({"text": "one"}), "2.json": lines({"text": "zwei ü"})})),
+    ],
+)
+def test_every_kind_gives_the_same_documents(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert texts(tmp_path / name) == ["one", "zwei ü"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_parquet(tmp_path: Path, kind: pa.DataType) -> None:
+    column = pa.array(["one", None, "zwei"], pa.string()).cast(kind)
+    pq.write_table(pa.table({"id": [1, 2, 3], "content": column}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [
+        Document(text="one", row=1),
+        Document(text="", row=2),
+        Document(text="zwei", row=3),
+    ]
+
+
+def test_plain_text_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Title\n\nBody", "utf-8")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"Body"))
+    assert texts(tmp_path / "a.md") == ["# Title\n\nBody"]
+    assert texts(tmp_path / "b.txt.gz") == ["Body"]
+
+
+def test_rows_are_lines_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n\n{"text": "b"}\n')
+    assert [document.row for document in read(tmp_path / "a.jsonl")] == [1, 3]
+
+
+def test_the_text_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"title": "t", "content": "c", "text": "x"}))
+    assert texts(path) == ["x"]
+    assert texts(path, "title") == ["t"]
+    assert "has no column 'nope'" in failure(path, "nope")
+    path.write_bytes(lines({"id": 7, "utterance": "hello"}))
+    assert texts(path) == ["hello"]
+    path.write_bytes(lines({"question": "q", "answer": "a"}))
+    message = failure(path)
+    assert "question, answer" in message
+    assert "--text-column" in message
+
+
+def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "n": [2]}), tmp_path / "a.parquet")
+    assert "id, n" in failure(tmp_path / "a.parquet")
+    assert "int64" in failure(tmp_path / "a.parquet", "n")
+
+
+BROKEN_LINES = {
+    "no JSON": b"{nope}\n",
+    "a JSON list": b"[1]\n",
+    "has no column 'text'": lines({"other": "x"}),
+    "not text": lines({"text": 5}),
+    "surrogate": b'{"text": "\\ud800"}\n',
+    "codec": b'{"text": "\xff"}\n',
+}
+
+
+@pytest.mark.parametrize("problem", BROKEN_LINES)
+def test_a_broken_line_is_named_or_skipped(tmp_path: Path, problem: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"text": "one"}) + BROKEN_LINES[problem] + lines({"text": "two"}))
+    message = failure(path)
+    assert "a.jsonl, line 2" in message
+    assert problem in message
+    assert "--on-bad-input skip" in message
+    bad = BadInput(action="skip")
+    file = InputFile(path=path, name="a.jsonl")
+    found = [d.text for d in read_documents(file, text_column=None, bad=bad)]
+    assert found == ["one", "two"]
+    assert bad.skipped == 1
+    assert "line 2" in bad.examples[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", gzip.compress(TWO)[:-12]),
+        ("a.jsonl.zst", zstandard.compress(TWO)[:-4]),
+        ("b.jsonl.zst", b"not zstd at all"),
+        ("a.parquet", b"PAR1 not really"),
+        ("a.tar", tar_of({"1.txt": b"x" * 5000})[:2000]),
+        ("c.tar", b"no tar" * 200),
+        ("d.tar", tar_of({"1.json": b"{nope"})),
+        ("a.txt", b"\xff\xfe bad"),
+    ],
+)
+def test_a_broken_file_is_named_or_skipped(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = failure(tmp_path / name)
+    assert message.startswith(name)
+    assert "--on-bad-input skip" in message
+    bad = BadInput(action="skip")
+    list(read_documents(InputFile(path=tmp_path / name, name=name), text_column=None, bad=bad))
+    assert bad.skipped == 1
+
+
+def test_find_inputs(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "sub/a.txt", "c.JSONL.GZ", "d.csv", ".hidden/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [file.name for file in find_inputs(str(tmp_path))]
+    assert names == ["b.jsonl", "c.JSONL.GZ", "sub/a.txt"]
+    assert [f.name for f in find_inputs(str(tmp_path / "*.jsonl"))] == ["b.jsonl"]
+    assert [f.name for f in find_inputs(str(tmp_path / "**" / "*.txt"))] == [
+        ".hidden/x.txt",
+        "sub/a.txt",
+    ]
+    assert [f.name for f in find_inputs(str(tmp_path / "b.jsonl"))] == ["b.jsonl"]
+
+
+@pytest.mark.parametrize("corpus", ["missing", "missing/*.jsonl", "d.csv"])
+def test_nothing_to_read(tmp_path: Path, corpus: str) -> None:
+    (tmp_path / "d.csv").write_text("x")
+    with pytest.raises(InputError, match="the input must be a file, folder or glob"):
+        find_inputs(str(tmp_path / corpus))
