@@ -49,9 +49,10 @@ class CorpusTokenizer:
         No special token is added, and text that spells one out stays text.
         """
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+        dtype = self.dtype  # once: counting the vocabulary takes longer than a document
+        ids = [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
         lengths = np.array([len(i) for i in ids], dtype=np.int64)
-        return np.concatenate([np.empty(0, dtype=self.dtype), *ids]), lengths
+        return np.concatenate([np.empty(0, dtype=dtype), *ids]), lengths
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and special.json."""
