@@ -16,20 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering import corpus_files as files
-from clustering.cards import write_cards
+from clustering.assemble import Ingredients, TargetFiles, assemble
 from clustering.config import BuildConfig
 from clustering.documents import DocumentStore, ingest, iterate_texts
 from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
 from clustering.embeddings import EmbeddingStore, embed_documents, embed_texts, save_vectors
 from clustering.errors import BuildError
+from clustering.inputs import find_inputs
 from clustering.keyed_hash import keyed, smallest
-from clustering.packing import cut_blocks, leaf_of_blocks, leaf_offsets_of
+from clustering.packing import cut_blocks
 from clustering.progress import Progress
-from clustering.readers import BadInput, find_inputs
+from clustering.records import BadInput
 from clustering.roles import Roles, assign_roles
-from clustering.shards import measure_shards, write_shards
+from clustering.shards import write_shards
 from clustering.stages import Stage, StageRecord, Workspace, published
-from clustering.targets import leaf_histogram, read_targets, target_digests, target_identity
+from clustering.static_model import RECIPE as STATIC_RECIPE
+from clustering.targets import read_targets, target_digests, target_identity
 from clustering.tokenization import (
     TRAINING_CHARACTERS,
     CorpusTokenizer,
@@ -40,10 +42,8 @@ from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree, fit_tree
 from pipeline.manifest import (
     MANIFEST_FILE,
-    Counts,
     Manifest,
     SampleSchema,
-    TargetEntry,
     file_entry,
 )
 
@@ -129,12 +129,15 @@ class _Build:
         packed = self.pack(clustered, tokenized, tokens, order, tokenizer)
         manifest = self.finish(
             (ingested, targets, embedded, embedded_targets, clustered, learned, tokenized, packed),
-            documents,
-            roles,
-            order,
-            tree,
-            tokens,
-            tokenizer,
+            Ingredients(
+                documents=documents,
+                roles=roles,
+                order=order,
+                tree=tree,
+                tokens=tokens,
+                tokenizer=tokenizer,
+                schema=self.schema(tokenizer),
+            ),
         )
         skipped = ingested.facts["skipped"] + targets.facts["skipped"]
         examples = [*ingested.facts["examples_of_skipped"], *targets.facts["examples_of_skipped"]]
@@ -195,7 +198,9 @@ class _Build:
 
     def embed(self, ingested: Stage, documents: DocumentStore) -> Stage:
         """Documents to vectors: by far the longest stage, and so the one that continues part by part."""
-        depends_on = {"read": ingested.key, "embedder": asdict(self.choice)}
+        depends_on: dict[str, Any] = {"read": ingested.key, "embedder": asdict(self.choice)}
+        if self.choice.is_static:
+            depends_on["recipe"] = STATIC_RECIPE
         with self.work.stage(
             "embed", unit="documents", total=len(documents), depends_on=depends_on
         ) as stage:
@@ -341,15 +346,11 @@ class _Build:
     def finish(
         self,
         stages: tuple[Stage, ...],
-        documents: DocumentStore,
-        roles: Roles,
-        order: files.LeafOrder,
-        tree: Tree,
-        tokens: TokenStore,
-        tokenizer: CorpusTokenizer,
+        ingredients: Ingredients,
     ) -> Manifest:
         """Everything beside the shards; the manifest last."""
         out = self.config.out
+        ingested, targets, embedded, embedded_targets, *_ = stages
         depends_on = {stage.name: stage.key for stage in stages}
         with self.work.stage(
             "finish",
@@ -360,100 +361,29 @@ class _Build:
         ) as stage:
             if not stage.todo:
                 return Manifest.read(out)
-            ingested, targets, embedded, embedded_targets, *_ = stages
             files.withdraw(out)
             files.clear_small_files(out)
-            schema = self.schema(tokenizer)
-            leaf_tokens = np.bincount(
-                order.leaf,
-                weights=tokens.lengths[order.documents] + 1,
-                minlength=tree.num_leaves,
-            ).astype(np.int64)
-            block_leaf = leaf_of_blocks(leaf_tokens, schema.tokens_per_sample)
-            leaf_offsets = leaf_offsets_of(block_leaf, tree.num_leaves)
-            total_tokens = int(leaf_tokens.sum())
-            cards = write_cards(
+            manifest = assemble(
                 out,
-                levels=tree.levels,
-                leaf_bounds_per_level=files.leaf_bounds_per_level(tree),
-                document_leaf=order.leaf,
-                document_tokens=tokens.lengths[order.documents],
-                document_distance=order.distance,
-                texts=lambda wanted: documents.texts(order.documents[wanted]),
-                document_source=documents.source[order.documents],
-                source_names=documents.source_names,
-                leaf_offsets=leaf_offsets,
-            )
-            manifest = Manifest(
-                counts=Counts(
-                    documents=len(order.documents),
-                    tokens=total_tokens,
-                    padding_tokens=-total_tokens % schema.tokens_per_sample,
-                    empty_documents=ingested.facts["empty"],
-                    duplicate_documents=ingested.facts["duplicates"] + len(roles.in_targets),
-                    heldout_documents=len(roles.heldout),
-                ),
-                sample=schema,
-                tokenizer=files.write_tokenizer(out, tokenizer),
-                tree=files.write_tree(out, tree, leaf_offsets),
-                shards=measure_shards(out, schema),
-                heldout=files.write_blocks(
-                    out, "heldout.npy", tokens, roles.heldout, tokenizer, schema
-                )
-                if len(roles.heldout)
-                else None,
-                targets=tuple(
-                    self.target_entry(
-                        stage.folder, name, counts, targets, embedded_targets, tree, tokenizer
+                ingredients,
+                targets=[
+                    TargetFiles(
+                        name=name,
+                        train=targets.folder / f"{name}.train",
+                        test=targets.folder / f"{name}.test" if counts["test"] else None,
+                        train_vectors=embedded_targets.folder / f"{name}.npy",
                     )
                     for name, counts in targets.facts["counts"].items()
-                ),
+                ],
+                scratch=stage.folder,
                 embedder=f"{embedded.facts['embedder']} ({self.choice.dtype}, {self.choice.backend})",
-                build=self.config.record(),
-                extras=(
-                    file_entry(out, "shards/index.json"),
-                    files.write_provenance(out, order, documents, tokens.lengths),
-                    *(file_entry(out, name) for name in cards),
-                ),
+                empty_documents=ingested.facts["empty"],
+                duplicate_documents=ingested.facts["duplicates"],
+                options=self.config.record(),
             )
             manifest.write(out)
             stage.advance(len(manifest.extras))
         return manifest
-
-    def target_entry(
-        self,
-        work: Path,
-        name: str,
-        counts: dict[str, int],
-        targets: Stage,
-        embedded: Stage,
-        tree: Tree,
-        tokenizer: CorpusTokenizer,
-    ) -> TargetEntry:
-        """Tokenise one target set and find its leaves."""
-        out, schema = self.config.out, self.schema(tokenizer)
-        entries = {}
-        for part in ("train", "test"):
-            if not counts[part]:
-                continue
-            store = DocumentStore(targets.folder / f"{name}.{part}")
-            tokenize_documents(store, tokenizer, work)
-            tokens = TokenStore(work, tokenizer.dtype)
-            everything = np.arange(len(store))
-            path = f"targets/{name}.{part}.npy"
-            entries[part] = files.write_blocks(out, path, tokens, everything, tokenizer, schema)
-            if part == "train":
-                vectors = np.load(embedded.folder / f"{name}.npy").astype(np.float32)
-                histogram = leaf_histogram(tree, vectors, tokens.lengths + 1)
-                np.save(out / "targets" / f"{name}.histogram.npy", histogram)
-        return TargetEntry(
-            name=name,
-            train=entries["train"],
-            test=entries.get("test"),
-            histogram=file_entry(out, f"targets/{name}.histogram.npy"),
-            train_documents=counts["train"],
-            test_documents=counts["test"],
-        )
 
     def schema(self, tokenizer: CorpusTokenizer) -> SampleSchema:
         """What a sample is."""

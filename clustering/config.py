@@ -77,7 +77,7 @@ _TARGET = PrimitiveConstructorSpec[TargetSource](
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildConfig:
-    """What to build, from what, and how. Only `device`, `out` and `part_documents` leave the result alone."""
+    """What to build, from what, and how."""
 
     corpus: Positional[str]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text

@@ -1,9 +1,8 @@
-"""The small files of a corpus folder, and the manifest that commits them."""
+"""The small files of a corpus folder, one function each."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +115,3 @@ def write_provenance(
     }
     pq.write_table(pa.table(columns), corpus / "tree" / "documents.parquet", compression="zstd")
     return file_entry(corpus, "tree/documents.parquet")
-
-
-def leaf_bounds_per_level(tree: Tree) -> Sequence[NDArray[np.int64]]:
-    """Leaf bounds of every level, root included."""
-    return [tree.leaf_bounds(level) for level in range(len(tree.levels))]

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.inputs import InputFile
 from clustering.keyed_hash import keyed, smallest, text_digest
-from clustering.readers import BadInput, InputFile, read_documents
+from clustering.readers import read_documents
+from clustering.records import BadInput
 
 PART_BYTES = 64 * 2**20
 """A part ends early at this much text, so that long documents do not make parts that fill the memory."""

@@ -1,136 +1,22 @@
 """Read documents out of files: JSON Lines, Parquet, plain text, WebDataset tars.
 
-    find_inputs(corpus) -> [InputFile]        a file, a folder or a glob, in sorted order
-    read_documents(file, ...) -> Document     one at a time, never a whole file in memory
-
-Whatever is broken is reported with file, line, rule and remedy; `BadInput` decides whether that ends
-the build or is counted and skipped.
+One document at a time, never a whole file in memory. Whatever is broken is reported with file, line, rule
+and remedy; `BadInput` decides whether that ends the build or is counted and skipped.
 """
 
 from __future__ import annotations
 
-import glob
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from clustering.errors import InputError
-
-TEXT_COLUMNS = (
-    "text",
-    "content",
-    "raw_content",
-    "document",
-    "body",
-    "article",
-    "page_content",
-    "txt",
-)
-"""Names tried, in this order, when no text column is given."""
-
-LINE_SUFFIXES = (".jsonl", ".ndjson", ".json")
-PLAIN_SUFFIXES = (".txt", ".md")
-SUFFIXES = (*LINE_SUFFIXES, *PLAIN_SUFFIXES, ".parquet", ".tar")
-COMPRESSIONS = (".gz", ".zst")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputFile:
-    """One file of the input."""
-
-    path: Path
-    name: str
-    """Name relative to what was asked for: what provenance records, free of machine paths."""
-
-    @property
-    def suffix(self) -> str:
-        """Its kind: the last suffix that is no compression, lower case."""
-        suffixes = [s.lower() for s in self.path.suffixes]
-        if suffixes and suffixes[-1] in COMPRESSIONS:
-            suffixes.pop()
-        return suffixes[-1] if suffixes else ""
-
-    @property
-    def identity(self) -> list[Any]:
-        """What changes when the file does: name, bytes, time of change in nanoseconds."""
-        stat = self.path.stat()
-        return [self.name, stat.st_size, stat.st_mtime_ns]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """One document as it was found."""
-
-    text: str
-    row: int
-    """Line (JSON Lines) or record (other kinds) of its file, counted from 1."""
-
-
-@dataclass(kw_only=True, slots=True)
-class BadInput:
-    """What happens to input that cannot be read, and how often it happened."""
-
-    action: Literal["fail", "skip"] = "fail"
-    skipped: int = 0
-    examples: list[str] = field(default_factory=list)
-    """The first few messages, for the closing note."""
-
-    def report(self, where: str, problem: str, remedy: str) -> None:
-        """Raise `InputError`, or count the case when bad input is skipped."""
-        message = f"{where}: {problem}"
-        if self.action == "fail":
-            raise InputError(
-                f"{message} {remedy} Or pass --on-bad-input skip to leave such input out."
-            )
-        self.skipped += 1
-        if len(self.examples) < 5:
-            self.examples.append(message)
-
-
-def find_inputs(corpus: str) -> list[InputFile]:
-    """List the input files of a file, folder or glob, sorted by name.
-
-    Raises:
-        InputError: Nothing is there, or nothing of a known kind.
-    """
-    path = Path(corpus).expanduser()
-    if path.is_file():
-        files = [InputFile(path=path, name=path.name)]
-    elif path.is_dir():
-        files = [
-            InputFile(path=found, name=found.relative_to(path).as_posix())
-            for found in path.rglob("*")
-            if found.is_file() and not any(p.startswith(".") for p in found.relative_to(path).parts)
-        ]
-    else:
-        base = _fixed_folder(path)
-        pattern = path.relative_to(base).as_posix()
-        found = [p for p in base.glob(pattern) if p.is_file()] if pattern != "." else []
-        files = [InputFile(path=p, name=p.relative_to(base).as_posix()) for p in found]
-    known = sorted((f for f in files if f.suffix in SUFFIXES), key=lambda f: f.name)
-    if known:
-        return known
-    found_text = f"only {files[0].name!r} and the like" if files else "nothing"
-    raise InputError(
-        f"{corpus!r}: found {found_text}; the input must be a file, folder or glob with files of the "
-        f"kinds {', '.join(SUFFIXES)} (JSON Lines and text also as .gz, .zst). Check the path, or quote "
-        "the glob so that the shell leaves it alone."
-    )
-
-
-def _fixed_folder(pattern: Path) -> Path:
-    """The part of a glob before its first wildcard."""
-    parts: list[str] = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts)
+from clustering.inputs import PLAIN_SUFFIXES, InputFile
+from clustering.records import BadInput, Document, TextColumn
 
 
 def read_documents(
@@ -146,8 +32,8 @@ def read_documents(
     Raises:
         InputError: The text column cannot be found (always), or bad input (when `bad` says fail).
     """
-    column = _TextColumn(file.name, text_column)
-    reader: Callable[[InputFile, _TextColumn, BadInput], Iterator[Document]]
+    column = TextColumn(file.name, text_column)
+    reader: Callable[[InputFile, TextColumn, BadInput], Iterator[Document]]
     if file.suffix == ".parquet":
         reader = _read_parquet
     elif file.suffix == ".tar":
@@ -166,74 +52,7 @@ def read_documents(
         )
 
 
-class _TextColumn:
-    """Finds the text in a record; settles on a column at the first one."""
-
-    def __init__(self, file_name: str, name: str | None) -> None:
-        self.file_name = file_name
-        self.name = name
-
-    def choose(self, columns: Sequence[str], textual: Sequence[str]) -> str:
-        """Settle on a column, given all columns and those that hold strings."""
-        if self.name is None:
-            candidates = [c for c in TEXT_COLUMNS if c in textual]
-            if not candidates and len(textual) == 1:
-                candidates = list(textual)
-            if not candidates:
-                raise InputError(
-                    f"{self.file_name}: cannot tell which column holds the text. Its columns are "
-                    f"{', '.join(columns) or '(none)'}; tried {', '.join(TEXT_COLUMNS)}. "
-                    "Name it with --text-column."
-                )
-            self.name = candidates[0]
-        elif self.name not in columns:
-            raise InputError(
-                f"{self.file_name}: has no column {self.name!r}, which --text-column asks for. "
-                f"Its columns are {', '.join(columns) or '(none)'}."
-            )
-        return self.name
-
-    def text_of(self, record: dict[str, Any], where: str, bad: BadInput) -> str | None:
-        """The text of a record; None after a bad one. A null text is an empty document."""
-        if self.name is None:
-            self.choose(list(record), [k for k, v in record.items() if isinstance(v, str)])
-        assert self.name is not None
-        if self.name not in record:
-            columns = ", ".join(map(str, record)) or "(none)"
-            bad.report(
-                where,
-                f"has no column {self.name!r}; its columns are {columns}.",
-                "Every record needs the text column: correct the record, or name another --text-column.",
-            )
-            return None
-        value = record[self.name]
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            bad.report(
-                where,
-                f"column {self.name!r} holds {type(value).__name__} ({str(value)[:40]!r}), not text.",
-                "The text column must hold strings: correct the record, or name another --text-column.",
-            )
-            return None
-        if not _is_unicode(value):
-            bad.report(
-                where,
-                f"column {self.name!r} holds half of a surrogate pair, which is no character.",
-                "Text must be valid Unicode: correct the record.",
-            )
-            return None
-        return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _read_lines(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_lines(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
     with _open(file.path) as stream:
         for row, line in enumerate(stream, start=1):
             if not line.strip():
@@ -260,7 +79,7 @@ def _read_lines(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator
                 yield Document(text=text, row=row)
 
 
-def _read_plain(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_plain(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
     with _open(file.path) as stream:
         content = stream.read()
     try:
@@ -271,7 +90,7 @@ def _read_plain(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator
         )
 
 
-def _read_parquet(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_parquet(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -317,7 +136,7 @@ def _holds_strings(kind: Any) -> bool:
     )
 
 
-def _read_tar(file: InputFile, column: _TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_tar(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
     """Samples as webdataset groups them: text in a field named like a text column, or inside `.json`."""
     import tarfile
 

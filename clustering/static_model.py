@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from clustering.stages import published
 
+RECIPE = 2
+"""Raised whenever distillation gives other vectors, so that stored ones are not mixed with new ones."""
 DIMENSIONS = 256
 TEXT_CHARACTERS = 2_048
 """A text is embedded by its beginning: the mean of a long text drifts to the mean of all."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from clustering.config import TargetSource
 from clustering.documents import DocumentStore, ingest
 from clustering.errors import BuildError
-from clustering.readers import BadInput, find_inputs
+from clustering.inputs import find_inputs
+from clustering.records import BadInput
 from clustering.tree import Tree
 
 

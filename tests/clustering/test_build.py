@@ -20,8 +20,10 @@ from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
 from clustering.errors import BuildError
+from clustering.inputs import InputFile
 from clustering.progress import Progress
-from clustering.readers import BadInput, InputFile, read_documents
+from clustering.readers import read_documents
+from clustering.records import BadInput
 from pipeline import Corpus, open_corpus
 from pipeline.errors import BraidstreamError
 from tests.clustering.conftest import KINDS, documents_of, write_lines

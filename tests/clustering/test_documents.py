@@ -8,8 +8,9 @@ import pytest
 
 from clustering.documents import DocumentStore, IngestCounts, ingest
 from clustering.errors import BuildError
+from clustering.inputs import find_inputs
 from clustering.keyed_hash import keyed, smallest, text_digest
-from clustering.readers import BadInput, find_inputs
+from clustering.records import BadInput
 from clustering.roles import assign_roles
 from tests.clustering.conftest import write_lines
 

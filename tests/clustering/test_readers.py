@@ -13,7 +13,9 @@ import pytest
 import zstandard
 
 from clustering.errors import InputError
-from clustering.readers import BadInput, Document, InputFile, find_inputs, read_documents
+from clustering.inputs import InputFile, find_inputs
+from clustering.readers import read_documents
+from clustering.records import BadInput, Document
 
 
 def lines(*records: Any) -> bytes:
