@@ -22,7 +22,9 @@ BUILD = "--branching 4,4 --vocab-size 4096 --tokens-per-sample 128 --heldout-sha
 OWN_DOCUMENTS = 3_000
 """Of your own text, a random sample of this size is built."""
 MIXERS = "importance,dga"
-TRAINING = "--preset 1m --steps 300 --batch-size 16 --eval-every 50 --eval-sequences 128"
+TRAINING = (
+    "--preset 1m --steps 300 --batch-size 16 --eval-every 50 --eval-sequences 128 --parallel 2"
+)
 
 
 def main() -> int:

@@ -14,81 +14,66 @@ from clustering.inspection import Domain, inspect_corpus
 from pipeline import open_corpus
 from trainer.results import Run, read_runs
 
-TOP_DOMAINS = 4
+TOP_DOMAINS = 5
+NOTICEABLE = 0.01
+"""A loss (nats) that has risen by less than this since its best moment has not risen."""
 
 
-def print_summary(corpus_folder: Path, comparison: Path, target: str) -> None:
-    """Print two tables and a sentence about the runs in `comparison`."""
-    corpus = open_corpus(corpus_folder)
+def print_summary(corpus: Path, comparison: Path, target: str) -> None:
+    """Print a table of the mixtures of the finished runs, and what became of their losses."""
     runs = [run for run in read_runs(comparison) if run.finished]
+    domains = inspect_corpus(open_corpus(corpus), k=runs[0].k).layers[-1].domains
     console = Console()
-    for run in runs:
-        domains = inspect_corpus(corpus, k=run.k).layers[-1].domains
-        console.print(mixture_table(run, domains))
-    console.print(loss_table(runs, target))
-    console.print(verdict(runs, target), highlight=False)
+    console.print(mixture_table(runs, domains))
+    for sentence in what_happened(runs, target):
+        console.print(sentence, highlight=False)
 
 
-def mixture_table(run: Run, domains: tuple[Domain, ...]) -> Table:
-    """The largest domains of a run's mixture at its start and at its end."""
-    first = run.mixtures.effective[0].dense(run.k)
-    last = run.mixtures.effective[-1].dense(run.k)
-    passes = run.mixtures.passes[-1].dense(run.k)
+def mixture_table(runs: list[Run], domains: tuple[Domain, ...]) -> Table:
+    """The domains that had the largest share of some run's batches, at its start or at its end."""
     table = Table(
-        title=f"How the mixture of {run.mixer} moved (total variation {run.mixtures.moved_total[-1]:.2f})",
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=SIMPLE_HEAD,
+        title="How the mixtures moved", title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
-    for name in ("domain", "in corpus", "first", "last", "passes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("keywords", no_wrap=True, overflow="ellipsis")
-    for i in np.argsort(-np.maximum(first, last), kind="stable")[:TOP_DOMAINS]:
-        table.add_row(
-            f"#{i}",
-            f"{domains[i].share:.1%}",
-            f"{first[i]:.1%}",
-            f"{last[i]:.1%}",
-            f"{passes[i]:.1f}",
-            Text(", ".join(domains[i].keywords[:5])),
-        )
+    table.add_column("domain")
+    table.add_column("corpus", justify="right", no_wrap=True)
+    for run in runs:
+        table.add_column(f"{run.mixer}\nstart → end", justify="right", no_wrap=True)
+        table.add_column("passes\nover it", justify="right", no_wrap=True, style="dim")
+    k = len(domains)
+    start = [run.mixtures.effective[0].dense(k) for run in runs]
+    end = [run.mixtures.effective[-1].dense(k) for run in runs]
+    passes = [run.mixtures.passes[-1].dense(k) for run in runs]
+    largest = np.max([*start, *end], axis=0)
+    for i in np.argsort(-largest, kind="stable")[:TOP_DOMAINS]:
+        row = [
+            cell
+            for r in range(len(runs))
+            for cell in (f"{start[r][i]:.0%} → {end[r][i]:.0%}", f"{passes[r][i]:.1f}")
+        ]
+        name = Text(f"#{i} {', '.join(domains[i].keywords[:3])}")
+        table.add_row(name, f"{domains[i].share:.0%}", *row)
     return table
 
 
-def loss_table(runs: list[Run], target: str) -> Table:
-    """Loss on the target's test text and on everything, at the end and at the best moment."""
-    table = Table(
-        title=f"Loss on {target}, on text that no run has seen (nats per token)",
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=SIMPLE_HEAD,
-    )
-    for name in ("mixer", "final", "best", "at step", "general text, final"):
-        table.add_column(name, justify="left" if name == "mixer" else "right")
+def what_happened(runs: list[Run], target: str) -> list[str]:
+    """Who ends lowest on text of the target that no run trained on, and whose loss rose again."""
+    loss = {run.mixer: run.evaluations.target_loss[target] for run in runs}
+    sentences = []
     for run in runs:
-        losses, steps = run.evaluations.target_loss[target], run.evaluations.steps
+        losses = loss[run.mixer]
         best = int(np.nanargmin(losses))
-        table.add_row(
-            run.mixer,
-            f"{losses[-1]:.3f}",
-            f"{losses[best]:.3f}",
-            str(steps[best]),
-            f"{run.evaluations.generic_loss[-1]:.3f}",
+        if losses[-1] - losses[best] > NOTICEABLE:
+            most = run.mixtures.most_repeated()[-1]
+            sentences.append(
+                f"{run.mixer} was best at step {run.evaluations.steps[best]} ({losses[best]:.3f} nats) and "
+                f"got worse from there: by its end it had read its most repeated domain {most:.0f} times."
+            )
+    first, *others = sorted(loss, key=lambda mixer: float(loss[mixer][-1]))
+    for other in others:
+        gap = loss[other][-1] - loss[first][-1]
+        sentences.append(
+            f"{first} wins on {target} with a final loss of {loss[first][-1]:.3f}, {gap:.3f} below {other}: "
+            f"a perplexity of {np.exp(loss[first][-1]):.0f} against {np.exp(loss[other][-1]):.0f}."
         )
-    return table
-
-
-def verdict(runs: list[Run], target: str) -> str:
-    """One sentence: whose final loss is lowest, and by how much."""
-    ranked = sorted(runs, key=lambda run: float(run.evaluations.target_loss[target][-1]))
-    if len(ranked) < 2:
-        return "Only one run has finished, so there is nothing to compare."
-    losses = [float(run.evaluations.target_loss[target][-1]) for run in ranked]
-    gap = losses[1] - losses[0]
-    return (
-        f"{ranked[0].mixer} ends {gap:.3f} nats below {ranked[1].mixer} on {target}: a perplexity of "
-        f"{np.exp(losses[0]):.1f} against {np.exp(losses[1]):.1f}. One seed and a tiny model; "
-        "add --seeds 0,1,2 to the comparison to see how much is chance."
-    )
+    sentences.append("A tiny model, one seed: `--seeds 0,1,2` shows how much of this is chance.")
+    return sentences

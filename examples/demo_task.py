@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 TASK_FILE = "task.json"
-TARGET_DOCUMENTS = 80
+TARGET_DOCUMENTS = 70
 """Documents of the target to steer by, and as many again to test on."""
 
 

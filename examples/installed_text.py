@@ -30,7 +30,7 @@ TARGET = "graph-theory"
 """The kind of text that plays the user's task."""
 SHORTEST, LONGEST = 400, 1_500
 """Characters of a document. Embedding models read about the first 1,000."""
-DOCUMENTS_PER_KIND = 240
+DOCUMENTS_PER_KIND = 200
 FEWEST_DOCUMENTS = 60
 """A kind with fewer is left out: it could not become a domain of its own."""
 FEWEST_KINDS = 6
