@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from clustering.inspection import Domain, Inspection
+from clustering.domain_facts import Domain, Inspection
 from clustering.treemap import Rectangle, squarify
 
 MAX_TILES = 1_024

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from clustering.inspection import Domain, Inspection, Layer
+from clustering.domain_facts import Domain, Inspection, Layer
 
 EXAMPLE_CHARACTERS = 200
 KEYWORDS = 6

@@ -7,7 +7,6 @@ level's cards (sizes, examples) and by sums of the per-leaf counts (keywords, so
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,16 @@ from clustering.cards import (
     card_file,
     top_sources,
 )
+from clustering.domain_facts import (
+    Balance,
+    Domain,
+    Example,
+    Inspection,
+    Layer,
+    Source,
+    Target,
+    TargetDomain,
+)
 from clustering.keywords import class_keywords, sum_leaves
 from pipeline import Corpus, CorpusError, View
 
@@ -33,114 +42,6 @@ MAX_DESCRIBED = 4_096
 TARGET_DOMAINS = 8
 SMALLEST_TARGET_SHARE = 0.005
 """A domain with less of a target than this is not worth a line."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """The beginning of one document."""
-
-    text: str
-    source: str
-    distance: float
-    """Cosine distance to the centroid of its leaf."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A file, and how much of a domain comes from it."""
-
-    name: str
-    documents: int
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Domain:
-    """One domain of one view."""
-
-    index: int
-    parent: int | None
-    """Index in the next coarser layer that is shown; none in the first."""
-    top: int
-    """Index of the ancestor in the first layer: what the page colours by."""
-    leaves: int
-    documents: int
-    tokens: int
-    samples: int
-    share: float
-    """Of all samples of the corpus."""
-    keywords: tuple[str, ...]
-    sources: tuple[Source, ...]
-    examples: tuple[Example, ...]
-    farthest: Example | None
-
-    @property
-    def mean_tokens(self) -> float:
-        """Tokens per document."""
-        return self.tokens / self.documents if self.documents else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Balance:
-    """How evenly the samples are spread over the domains of a view."""
-
-    name: str
-    k: int
-    largest_share: float
-    effective: float
-    """exp of the entropy of the shares: as many equally large domains would be as diverse."""
-    empty: int
-    """Domains without a sample."""
-    source_purity: float
-    """Share of documents that come from the most frequent source file of their domain."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
-    """One granularity: its balance, and its domains unless there are too many to describe."""
-
-    balance: Balance
-    domains: tuple[Domain, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TargetDomain:
-    """How much of a target lies in one domain of the finest layer described."""
-
-    domain: Domain
-    share: float
-    lift: float
-    """Share of the target over the domain's share of the corpus."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """A target set and the domains nearest to it."""
-
-    name: str
-    train_documents: int
-    test_documents: int
-    effective: float
-    domains: tuple[TargetDomain, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inspection:
-    """Everything that is shown: layers from coarse to fine, and targets."""
-
-    corpus: Corpus
-    layers: tuple[Layer, ...]
-    targets: tuple[Target, ...]
-
-    @property
-    def finest_index(self) -> int:
-        """Position of the finest layer whose domains are described; targets refer to it."""
-        return max(i for i, layer in enumerate(self.layers) if layer.domains)
-
-    @property
-    def finest(self) -> Layer:
-        """The finest layer whose domains are described."""
-        return self.layers[self.finest_index]
 
 
 def inspect_corpus(corpus: Corpus, *, k: int | None = None) -> Inspection:

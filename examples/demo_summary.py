@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clustering.inspection import Domain, inspect_corpus
+from clustering.domain_facts import Domain
+from clustering.inspection import inspect_corpus
 from pipeline import open_corpus
 from trainer.results import Run, read_runs
 
