@@ -136,7 +136,9 @@ def measure(loader: str, data: Path, seconds: float) -> dict[str, float]:
 def memory_mb() -> float:
     """Resident memory of this process without mapped files, which the kernel may drop at any time."""
     status = Path("/proc/self/status").read_text()
-    return int(dict(line.split(":", 1) for line in status.splitlines())["RssAnon"].split()[0]) / 1024
+    return (
+        int(dict(line.split(":", 1) for line in status.splitlines())["RssAnon"].split()[0]) / 1024
+    )
 
 
 def gather(data: Path, weights: np.ndarray) -> Iterator[object]:
@@ -220,7 +222,8 @@ def print_table(rows: list[dict[str, object]]) -> None:
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, commit {commit}"
     )
     print(
-        "samples/s: median over turns (ours / gather from the same turn); our first batch in s; our memory without mapped files\n"
+        "samples/s: median over turns (ours / gather from the same turn); "
+        "our seconds to the first batch; our memory without mapped files\n"
     )
     print(
         "| k | gather | braidstream | ours ÷ gather | mosaicml | webdataset | first batch | memory |"
