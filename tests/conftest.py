@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from pipeline import Corpus, open_corpus
 from tests.corpora import write_corpus
+
+settings.register_profile("untimed", deadline=None)  # no test asserts wall time
+settings.load_profile("untimed")
 
 TOKENS_PER_SAMPLE = 32
 VOCAB_SIZE = 64

@@ -111,7 +111,7 @@ def test_a_state_saved_on_four_ranks_continues_on_two(numbered_corpus: Corpus) -
         assert np.array_equal(np.concatenate(halves), alone[step].positions)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), seed=st.integers(0, 2**63))
 def test_a_new_mixture_shows_in_the_very_next_batch(
     numbered_corpus: Corpus, data: st.DataObject, seed: int
