@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline import Corpus, open_corpus
 from tests.corpora import write_corpus
 
-settings.register_profile("untimed", deadline=None)  # no test asserts wall time
+settings.register_profile("untimed", settings.default, deadline=None)  # no test asserts wall time
 settings.load_profile("untimed")
 
 TOKENS_PER_SAMPLE = 32
