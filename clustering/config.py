@@ -106,8 +106,9 @@ class BuildConfig:
     device: str = "auto"
     """Where it runs: auto, cpu, cuda, cuda:1, mps."""
 
-    branching: Annotated[tuple[int, ...], _BRANCHING] = (8, 8)
-    """Children per node, level by level: 8,8 gives up to 8 and 64 domains."""
+    branching: Annotated[tuple[int, ...], _BRANCHING] = (64,)
+    """Children per node, level by level: 64 is one level of 64 domains, 64,64 splits each of them into 64
+    more. Any number of domains in between is a view, so one level is enough for few domains."""
     min_split: int = 32
     """A node with fewer documents than this is not split: it is its own only child."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from demo_task import Task
 
-BUILD = "--branching 4,4 --vocab-size 4096 --tokens-per-sample 128 --heldout-share 0.03"
+BUILD = "--branching 16 --vocab-size 4096 --tokens-per-sample 128 --heldout-share 0.03"
 OWN_DOCUMENTS = 3_000
 """Of your own text, a random sample of this size is built."""
 MIXERS = "importance,dga"
