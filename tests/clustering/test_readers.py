@@ -56,7 +56,7 @@ TWO = lines({"text": "one"}, {"text": "zwei ü"})
         ("a.jsonl", TWO),
         ("a.json", b"\n" + TWO + b"  \n"),
         ("a.ndjson", b"\xef\xbb\xbf" + TWO),
-        ("a.jsonl.gz", gzip.compress(TWO)),
+        ("a.jsonl.gz", gzip.compress(TWO, mtime=0)),
         ("a.jsonl.zst", zstandard.compress(TWO[:20]) + zstandard.compress(TWO[20:])),
         ("a.tar", tar_of({"1.txt": b"one", "1.jpg": b"\xff\xd8", "2.txt": "zwei ü".encode()})),
         ("b.tar", tar_of({"1.json": lines({"text": "one"}), "2.json": lines({"text": "zwei ü"})})),
@@ -141,7 +141,7 @@ def test_a_broken_line_is_named_or_skipped(tmp_path: Path, problem: str) -> None
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(TWO)[:-12]),
+        ("a.jsonl.gz", gzip.compress(TWO, mtime=0)[:-12]),
         ("a.jsonl.zst", zstandard.compress(TWO)[:-4]),
         ("b.jsonl.zst", b"not zstd at all"),
         ("a.parquet", b"PAR1 not really"),
