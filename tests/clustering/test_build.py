@@ -241,6 +241,8 @@ def test_ctrl_c_says_that_the_same_command_continues(
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
+        # Whoever starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (tmp_path / "c" / ".build" / "embed").is_dir() and process.poll() is None:
         time.sleep(0.01)
