@@ -23,7 +23,7 @@ tree, so that one copy on disk serves every number of domains.
       --target recipes=recipes.train.jsonl,recipes.test.jsonl
   braidstream build texts/ --out corpus --model static --max-documents 20000     (a quick look)
 
-Embedding takes nearly all of the time: about 100 documents/s on two cores with `minilm`, thousands with
+Embedding takes nearly all of the time: about 40 to 130 documents/s on two cores with `minilm`, thousands with
 `static`. A build that was stopped continues with the same command; with other options it
 repeats only the stages that they affect. Work files are kept in OUT/.build for that; remove the folder when
 the corpus is final. Afterwards: `braidstream inspect OUT`."""
