@@ -54,7 +54,7 @@ def trained_loss(corpus: Corpus) -> TokenLoss:
     return loss
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> TrainConfig:
     """A run of 24 steps with three mixer updates that records and saves often."""
     return TrainConfig(
