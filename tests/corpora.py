@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.shards import measure_shards
 from pipeline.manifest import (
     Counts,
     FileEntry,
     Manifest,
     SampleSchema,
-    ShardEntry,
     TargetEntry,
     TokenizerEntry,
     TreeEntry,
@@ -82,6 +82,7 @@ def write_corpus(
     )
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     tokenizer = file_entry(folder, "tokenizer.json")
+    sample = SampleSchema(tokens_per_sample=tokens_per_sample, dtype="uint16")
     manifest = Manifest(
         counts=Counts(
             documents=num_samples,
@@ -91,7 +92,7 @@ def write_corpus(
             duplicate_documents=0,
             heldout_documents=0,
         ),
-        sample=SampleSchema(tokens_per_sample=tokens_per_sample, dtype="uint16"),
+        sample=sample,
         tokenizer=TokenizerEntry(
             file=tokenizer.file,
             bytes=tokenizer.bytes,
@@ -102,7 +103,7 @@ def write_corpus(
             source="trained",
         ),
         tree=tree,
-        shards=shard_entries(folder, 2 * tokens_per_sample),
+        shards=measure_shards(folder, sample),
         heldout=None if heldout is None else array("heldout.npy", heldout),
         targets=tuple(
             TargetEntry(
@@ -119,25 +120,6 @@ def write_corpus(
     )
     manifest.write(folder)
     return folder
-
-
-def shard_entries(folder: Path, sample_bytes: int) -> tuple[ShardEntry, ...]:
-    """Describe the MDS shards of `folder`, all of fixed-length samples."""
-    entries = []
-    for path in sorted((folder / "shards").glob("*.mds")):
-        entry = file_entry(folder, f"shards/{path.name}")
-        samples = int(np.fromfile(path, dtype="<u4", count=1)[0])
-        offset = entry.bytes - samples * sample_bytes
-        entries.append(
-            ShardEntry(
-                file=entry.file,
-                bytes=entry.bytes,
-                sha256=entry.sha256,
-                samples=samples,
-                data_offset=offset,
-            )
-        )
-    return tuple(entries)
 
 
 def position_of(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
