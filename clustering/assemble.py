@@ -14,11 +14,12 @@ from clustering.cards import write_cards
 from clustering.documents import DocumentStore
 from clustering.packing import leaf_of_blocks, leaf_offsets_of
 from clustering.roles import Roles
-from clustering.shards import measure_shards
+from clustering.shards import measure_shards, write_block_checksums
 from clustering.targets import leaf_histogram
 from clustering.tokenization import CorpusTokenizer
 from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree
+from pipeline.blocks import BLOCK_BYTES, whole_samples
 from pipeline.manifest import Counts, Manifest, SampleSchema, TargetEntry, file_entry
 
 
@@ -97,6 +98,7 @@ def assemble(
         heldout = files.write_blocks(
             out, "heldout.npy", made.tokens, made.roles.heldout, made.tokenizer, made.schema
         )
+    shards = measure_shards(out, made.schema)
     return Manifest(
         counts=Counts(
             documents=len(order.documents),
@@ -109,7 +111,8 @@ def assemble(
         sample=made.schema,
         tokenizer=files.write_tokenizer(out, made.tokenizer),
         tree=files.write_tree(out, tree, leaf_offsets),
-        shards=measure_shards(out, made.schema),
+        shards=shards,
+        blocks=write_block_checksums(out, shards, whole_samples(BLOCK_BYTES, made.schema)),
         heldout=heldout,
         targets=tuple(_write_target(out, made, target, scratch) for target in targets),
         embedder=embedder,

@@ -387,7 +387,9 @@ class _Build:
 
     def schema(self, tokenizer: CorpusTokenizer) -> SampleSchema:
         """What a sample is."""
-        return SampleSchema(tokens_per_sample=self.config.tokens_per_sample, dtype=tokenizer.dtype)
+        length, dtype = self.config.tokens_per_sample, tokenizer.dtype
+        stride = length * np.dtype(dtype).itemsize
+        return SampleSchema(tokens_per_sample=length, dtype=dtype, stride_bytes=stride)
 
 
 def _check_folder(out: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CorpusError
 from pipeline.manifest import Manifest
-from pipeline.shards import ShardReader
+from pipeline.shards import MappedReader
 from pipeline.storage import LocalStorage, read_array
 from pipeline.view import DomainTree, View
 
@@ -45,17 +45,18 @@ class Corpus:
             leaf_offsets=read_array(self._storage, self.manifest.tree.leaf_offsets),
             split_order=read_array(self._storage, self.manifest.tree.split_order),
         )
-        self.reader = ShardReader(self._storage, self.manifest.shards, self.manifest.sample)
-        if self.reader.num_samples != self._tree.leaf_offsets[-1]:
+        assert self.manifest.sample is not None
+        self.reader = MappedReader(self._storage, self.manifest.shards, self.manifest.sample)
+        if self.num_samples != self._tree.leaf_offsets[-1]:
             raise CorpusError(
-                f"the shards of {folder} hold {self.reader.num_samples:,} samples, its tree "
+                f"the shards of {folder} hold {self.num_samples:,} samples, its tree "
                 f"{self._tree.leaf_offsets[-1]:,}: the corpus is damaged; fetch or build it again."
             )
 
     @property
     def num_samples(self) -> int:
         """Samples in the shards."""
-        return self.reader.num_samples
+        return self.manifest.num_samples
 
     @property
     def num_leaves(self) -> int:
@@ -103,7 +104,7 @@ class Corpus:
                 f"positions run from {positions.min()} to {positions.max()}; this corpus has the "
                 f"positions 0 to {self.num_samples - 1}."
             )
-        return self.reader.copy(self.reader.addresses(positions))
+        return self.reader.copy(self.reader.handles(positions))
 
     @property
     def target_names(self) -> tuple[str, ...]:

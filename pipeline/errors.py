@@ -2,6 +2,7 @@
 
     BraidstreamError                 everything below; the command line prints it without a traceback
      ├─ CorpusError                  a corpus folder is missing, damaged, or of another format
+     │   └─ StorageError             an object store refuses, lacks or damages what was asked of it
      ├─ MixtureError (ValueError)    probabilities that are none, or over another view
      ├─ BudgetError (ValueError)     a repetition budget that the run cannot keep
      └─ StateError                   a saved state that belongs to another corpus, view or stream
@@ -18,6 +19,10 @@ class BraidstreamError(Exception):
 
 class CorpusError(BraidstreamError):
     """A corpus folder is missing, incomplete, damaged, or of an unknown format version."""
+
+
+class StorageError(CorpusError):
+    """An object store refuses, lacks or keeps damaging what was asked of it."""
 
 
 class MixtureError(BraidstreamError, ValueError):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from pipeline.errors import CorpusError
 
 FORMAT = "braidstream-corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 
 
@@ -42,11 +42,38 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardEntry(FileEntry):
-    """One MDS shard: a header, then `samples` records of fixed length."""
+    """One shard: `samples` samples in the bytes data_offset .. data_offset + data_bytes - 1."""
 
     samples: int
     data_offset: int
-    """Byte at which the first sample begins; sample i begins at data_offset + i * sample_bytes."""
+    """Byte at which the first sample begins, and with it the first block."""
+    data_bytes: int
+    """Bytes from there to the end of the last sample; blocks cover these and nothing else."""
+
+    def __post_init__(self) -> None:
+        FileEntry.__post_init__(self)
+        if self.data_offset + self.data_bytes > self.bytes:
+            raise CorpusError(
+                f"the manifest says that {self.file} holds {self.data_bytes:,} bytes of samples from byte "
+                f"{self.data_offset:,} on, but only {self.bytes:,} bytes in all: it is damaged. Fetch or "
+                "build the corpus again."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockEntry(FileEntry):
+    """Checksums of the blocks, the unit of transfer: an array uint64 (num_blocks,) of XXH3-64.
+
+    Block j of a shard is its bytes data_offset + j * block_bytes onwards, up to block_bytes of them; blocks
+    are numbered through the shards in their order.
+    """
+
+    block_bytes: int
+
+    def __post_init__(self) -> None:
+        FileEntry.__post_init__(self)
+        if self.block_bytes < 1:
+            raise CorpusError(f"blocks of {self.block_bytes} bytes cannot be: the manifest is damaged.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +91,16 @@ class TokenizerEntry(FileEntry):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleSchema:
-    """What one sample is: a block of tokens of fixed length."""
+    """Samples of one length: blocks of tokens, found by arithmetic.
+
+    Sample i of a shard begins at its byte data_offset + i * stride_bytes.
+    """
 
     tokens_per_sample: int
     dtype: str
     """`uint16` or `uint32`, little endian."""
+    stride_bytes: int
+    """Bytes from one sample to the next: sample_bytes in MDS, the tar header and padding more in tar."""
     column: str = "tokens"
     """Name of the MDS column."""
 
@@ -77,6 +109,26 @@ class SampleSchema:
             raise CorpusError(
                 f"tokens are stored as {self.dtype!r}; this version reads uint16, uint32."
             )
+        if self.stride_bytes < self.sample_bytes:
+            raise CorpusError(
+                f"samples of {self.sample_bytes:,} bytes cannot follow each other every "
+                f"{self.stride_bytes:,} bytes: the manifest is damaged."
+            )
+
+    @property
+    def sample_bytes(self) -> int:
+        """Length of a sample."""
+        return self.tokens_per_sample * (2 if self.dtype == "uint16" else 4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordSchema:
+    """Samples of varying length: MDS records, or the members of one key in a tar."""
+
+    columns: dict[str, str]
+    """MDS encoding of each column; empty for tar shards, where the members' extensions say it."""
+    extents: FileEntry
+    """Array uint64 (num_samples, 2): each sample's first byte in its shard, and its length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +140,7 @@ class TreeEntry:
     leaf_offsets: FileEntry
     split_order: FileEntry
     centroids: tuple[FileEntry, ...]
-    """One file per level below the root."""
+    """One file per level below the root; none for domains that were not clustered here."""
     parents: tuple[FileEntry, ...]
     empty_leaves: int
     """Leaves that own no sample, because every block they touch belongs to a neighbour."""
@@ -127,21 +179,55 @@ class Manifest:
     """Everything a reader needs to open a corpus."""
 
     counts: Counts
-    sample: SampleSchema
-    tokenizer: TokenizerEntry
+    sample: SampleSchema | None
+    """Of token corpora, whose samples all have one length."""
+    records: RecordSchema | None = None
+    """Of all others."""
+    tokenizer: TokenizerEntry | None
+    """None where the tokens, or texts, came from elsewhere."""
     tree: TreeEntry
     shards: tuple[ShardEntry, ...]
+    blocks: BlockEntry
     heldout: FileEntry | None
     targets: tuple[TargetEntry, ...]
     embedder: str
-    """Name of the embedding model that the tree was fitted on."""
+    """Name of the embedding model that the tree was fitted on; `none` for domains that came from elsewhere."""
     build: dict[str, Any] = field(default_factory=dict)
     """The options of the build, for the record."""
     extras: tuple[FileEntry, ...] = ()
     """Files for people rather than for the stream: cards, term counts, provenance."""
     shard_format: str = "mds"
+    """`mds` or `webdataset`."""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if (self.sample is None) == (self.records is None):
+            raise CorpusError(
+                "the manifest must describe samples of one length (`sample`) or records, and not both."
+            )
+        if self.shard_format not in ("mds", "webdataset"):
+            raise CorpusError(
+                f"the shards are of the format {self.shard_format!r}; this version reads mds, webdataset."
+            )
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the corpus but the manifest itself, shards last."""
+        named: list[FileEntry | None] = [
+            self.tokenizer,
+            self.tree.leaf_offsets,
+            self.tree.split_order,
+            *self.tree.centroids,
+            *self.tree.parents,
+            self.heldout,
+            self.blocks,
+            self.records.extents if self.records else None,
+            *(file for target in self.targets for file in (target.train, target.test, target.histogram)),
+            *self.extras,
+            *self.shards,
+        ]
+        return tuple(entry for entry in named if entry is not None)
 
     @property
     def num_samples(self) -> int:

@@ -52,8 +52,8 @@ class _Plan:
     local_domains: Ints
     """Shape (steps, batch_size / world_size): this rank's slice of it."""
     local_positions: Ints
-    local_addresses: Ints
-    """Where those samples lie in memory."""
+    local_handles: Ints
+    """Where those samples lie, as the corpus' reader says."""
 
 
 class MixtureStream(Iterator[Batch]):
@@ -163,7 +163,7 @@ class MixtureStream(Iterator[Batch]):
             plan = self._next_plan()
         row = self._step - plan.first_step
         started = time.perf_counter()
-        tokens = self.corpus.reader.copy(plan.local_addresses[row])
+        tokens = self.corpus.reader.copy(plan.local_handles[row])
         self.wait_seconds += time.perf_counter() - started
         batch = Batch(self._step, tokens, plan.local_domains[row], plan.local_positions[row])
         self._step += 1
@@ -226,8 +226,8 @@ class MixtureStream(Iterator[Batch]):
             self.seed, local_domains.ravel(), local_numbers.ravel(), self.view.offsets
         )
         positions = positions.reshape(local_domains.shape)
-        addresses = self.corpus.reader.addresses(positions)
-        self._plan = _Plan(self._step, domains, local_domains, positions, addresses)
+        handles = self.corpus.reader.handles(positions)
+        self._plan = _Plan(self._step, domains, local_domains, positions, handles)
         return self._plan
 
     def _draw(self, steps: Ints) -> Ints:

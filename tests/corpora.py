@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.shards import measure_shards
+from clustering.shards import measure_shards, write_block_checksums
+from pipeline.blocks import whole_samples
 from pipeline.manifest import (
     Counts,
     FileEntry,
@@ -33,6 +34,7 @@ def write_corpus(
     tokens_per_sample: int = 8,
     vocab_size: int = 64,
     shard_bytes: int = 1 << 26,
+    block_bytes: int = 1 << 20,
     targets: dict[str, tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.float64]]]
     | None = None,
     heldout: NDArray[np.uint16] | None = None,
@@ -82,7 +84,10 @@ def write_corpus(
     )
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     tokenizer = file_entry(folder, "tokenizer.json")
-    sample = SampleSchema(tokens_per_sample=tokens_per_sample, dtype="uint16")
+    sample = SampleSchema(
+        tokens_per_sample=tokens_per_sample, dtype="uint16", stride_bytes=2 * tokens_per_sample
+    )
+    shards = measure_shards(folder, sample)
     manifest = Manifest(
         counts=Counts(
             documents=num_samples,
@@ -103,7 +108,8 @@ def write_corpus(
             source="trained",
         ),
         tree=tree,
-        shards=measure_shards(folder, sample),
+        shards=shards,
+        blocks=write_block_checksums(folder, shards, whole_samples(block_bytes, sample)),
         heldout=None if heldout is None else array("heldout.npy", heldout),
         targets=tuple(
             TargetEntry(
