@@ -73,7 +73,9 @@ class BlockEntry(FileEntry):
     def __post_init__(self) -> None:
         FileEntry.__post_init__(self)
         if self.block_bytes < 1:
-            raise CorpusError(f"blocks of {self.block_bytes} bytes cannot be: the manifest is damaged.")
+            raise CorpusError(
+                f"blocks of {self.block_bytes} bytes cannot be: the manifest is damaged."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +193,7 @@ class Manifest:
     heldout: FileEntry | None
     targets: tuple[TargetEntry, ...]
     embedder: str
-    """Name of the embedding model that the tree was fitted on; `none` for domains that came from elsewhere."""
+    """Name of the embedding model that the tree was fitted on; `none` if the domains came from elsewhere."""
     build: dict[str, Any] = field(default_factory=dict)
     """The options of the build, for the record."""
     extras: tuple[FileEntry, ...] = ()
@@ -210,6 +212,23 @@ class Manifest:
             raise CorpusError(
                 f"the shards are of the format {self.shard_format!r}; this version reads mds, webdataset."
             )
+        if self.sample is not None:
+            self._check_geometry(self.sample)
+
+    def _check_geometry(self, sample: SampleSchema) -> None:
+        """Positions become places by arithmetic, so the arithmetic must stay inside the shards."""
+        for shard in self.shards:
+            needed = (shard.samples - 1) * sample.stride_bytes + sample.sample_bytes
+            if shard.samples < 1 or needed > shard.data_bytes:
+                raise CorpusError(
+                    f"the manifest says that {shard.file} holds {shard.samples:,} samples, which take "
+                    f"{needed:,} bytes, in {shard.data_bytes:,}: it is damaged. Fetch or build the corpus again."
+                )
+        if self.blocks.block_bytes % sample.stride_bytes:
+            raise CorpusError(
+                f"blocks of {self.blocks.block_bytes:,} bytes do not hold whole samples of "
+                f"{sample.stride_bytes:,}: the manifest is damaged. Fetch or build the corpus again."
+            )
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -223,7 +242,11 @@ class Manifest:
             self.heldout,
             self.blocks,
             self.records.extents if self.records else None,
-            *(file for target in self.targets for file in (target.train, target.test, target.histogram)),
+            *(
+                file
+                for target in self.targets
+                for file in (target.train, target.test, target.histogram)
+            ),
             *self.extras,
             *self.shards,
         ]

@@ -112,9 +112,7 @@ class BlockReader:
     A handle is block * block_bytes + offset.
     """
 
-    def __init__(
-        self, blocks: Blocks, grid: BlockGrid, schema: SampleSchema
-    ) -> None:
+    def __init__(self, blocks: Blocks, grid: BlockGrid, schema: SampleSchema) -> None:
         self._blocks = blocks
         self._grid = grid
         self._geometry = _Geometry(grid.shards, schema)

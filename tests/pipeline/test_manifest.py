@@ -32,8 +32,8 @@ def test_no_manifest_means_no_corpus(numbered_corpus: Corpus, tmp_path: Path) ->
     [
         (lambda m: m.update(format="other"), "not the manifest of a Braidstream corpus"),
         (
-            lambda m: m.update(format_version=2),
-            "format version 2; this Braidstream reads version 1",
+            lambda m: m.update(format_version=3),
+            "format version 3; this Braidstream reads version 2",
         ),
         (lambda m: m.update(embedder="edited"), "does not match its own fingerprint"),
         (lambda m: m.update(unknown=1), r"unknown fields \['unknown'\]"),
