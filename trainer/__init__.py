@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.alignment import AlignmentSampler, AlignmentSamples, Estimator, Probe, Scores
     from trainer.config import TrainConfig
-    from trainer.dga import mirror_ascent, moving_average, reserve
+    from trainer.dga import mirror_ascent, moving_average
     from trainer.difference import DifferenceEstimator
     from trainer.exact import ExactEstimator
     from trainer.loop import train
@@ -52,7 +52,6 @@ _HOME = {
     "mirror_ascent": "dga",
     "moving_average": "dga",
     "per_sample_loss": "model",
-    "reserve": "dga",
     "train": "loop",
 }
 
@@ -78,7 +77,6 @@ __all__ = [
     "mirror_ascent",
     "moving_average",
     "per_sample_loss",
-    "reserve",
     "train",
 ]
 

@@ -57,7 +57,7 @@ class CompareCommand:
     """Corpus folder, as `braidstream build` writes it."""
     mixers: str = "natural,importance,dga"
     """Comma-separated: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
-    dga-paced-general."""
+    dga-paced-general. A name can carry changes: dga+step_size=1,dga+step_size=5."""
     k: str = ""
     """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
     targets: str = ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from pipeline import BraidstreamError, Corpus
-from trainer.mixers import PRESETS
+from trainer.mixers import PRESETS, UnknownMixerError, mixer_settings
 
 
 class GridError(BraidstreamError, ValueError):
@@ -43,12 +43,21 @@ class Cell:
 
 def ignores_target(mixer: str) -> bool:
     """Whether runs of `mixer` are the same for every target."""
-    return mixer in PRESETS and PRESETS[mixer].method in ("natural", "uniform")
+    return _is_known(mixer) and not mixer_settings(mixer).needs_target
 
 
 def ignores_view(mixer: str) -> bool:
     """Whether runs of `mixer` are the same for every k: natural proportions look through any view."""
-    return mixer in PRESETS and PRESETS[mixer].method == "natural"
+    return _is_known(mixer) and mixer_settings(mixer).ignores_view
+
+
+def _is_known(mixer: str) -> bool:
+    """Whether this version has the mixer; runs of others can still be shown."""
+    try:
+        mixer_settings(mixer)
+    except UnknownMixerError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +98,7 @@ def parse_grid(corpus: Corpus, *, mixers: str, ks: str, targets: str, seeds: str
     first_level = corpus.levels[min(1, len(corpus.levels) - 1)]
     levels = ", ".join(f"{level:,}" for level in corpus.levels)
     return Grid(
-        mixers=_names("--mixers", mixers, tuple(PRESETS)),
+        mixers=_mixers(mixers),
         ks=_numbers(
             "--k",
             ks or str(first_level),
@@ -107,6 +116,14 @@ def _split(option: str, text: str) -> tuple[str, ...]:
     if not parts:
         raise GridError(f"{option} {text!r} lists nothing; give at least one, separated by commas.")
     return parts
+
+
+def _mixers(text: str) -> tuple[str, ...]:
+    names = _split("--mixers", text)
+    _names("--mixers", ",".join(name.partition("+")[0] for name in names), tuple(PRESETS))
+    for name in names:
+        mixer_settings(name)  # says what is wrong with a name's changes
+    return names
 
 
 def _names(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:

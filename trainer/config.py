@@ -22,7 +22,7 @@ class TrainConfig:
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "dga-paced"
     """Who chooses the mixture: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
-    dga-paced-general."""
+    dga-paced-general. A name can carry changes: dga-paced+step_size=2+start=importance."""
     k: int | None = None
     """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
     preset: Literal["1m", "14m", "110m", "350m"] = "14m"
@@ -49,12 +49,27 @@ class TrainConfig:
     """DGA's T_r, in steps; default: the mixer's."""
     ema: float | None = None
     """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
+    score_scale: Literal["raw", "std"] | None = None
+    """DGA's scores as they are, or in units of their standard deviation over domains (η goes with it);
+    default: the mixer's."""
+    start: Literal["natural", "importance", "uniform"] | None = None
+    """Where DGA's weights begin; default: the mixer's."""
+    start_share: float | None = None
+    """Share of natural proportions in a start from importance; default: the mixer's."""
+    importance_share: float | None = None
+    """Share of every batch that the target's importance-sampling histogram decides; default: the
+    mixer's."""
     natural_share: float | None = None
     """Share of every batch reserved for natural proportions; default: the mixer's."""
+    natural_share_end: float | None = None
+    """The same at the end of the run, reached in a straight line; default: the mixer's, which may be no
+    change."""
     max_passes: float | None = None
     """Bound on the passes over any domain; default: the mixer's, which may be none."""
-    surplus: Literal["mixture", "natural"] | None = None
+    surplus: Literal["mixture", "natural", "importance"] | None = None
     """Who gets what a domain at its bound leaves; default: the mixer's."""
+    repeat_decay: float | None = None
+    """Power to which what is left of a domain's budget multiplies its weight; default: the mixer's."""
 
     estimator: Literal["difference", "exact"] = "difference"
     """How alignment is measured: two forward passes, or one backward pass per domain."""

@@ -15,7 +15,9 @@ Where we deviate, and why:
   have become exactly 0, from where no factor leads away.
 - The target's gradient may be clipped to norm 1 or both gradients normalised (`alignment.py`): the
   raw product scales with the gradient norms, so that one η does not serve a whole run.
-- What is sampled can hold back a share for a prior (`reserve`), natural proportions as a rule.
+- Scores can be measured in their own standard deviation over domains (`standardized`), so that one η
+  serves all targets, model sizes and stages of a run.
+- What is sampled can hold back a share for a prior, and more (`mixers/blend.py`).
 - Scores that are not finite change nothing. One NaN would otherwise end in all weights.
 - A domain without samples has weight 0 and keeps it.
 """
@@ -49,11 +51,15 @@ def moving_average(
     return (1.0 - beta) * average + beta * weights
 
 
-def reserve(
-    weights: NDArray[np.float64], prior: NDArray[np.float64], share: float
+def standardized(
+    log_weights: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(1 − share) α + share · prior: no domain falls below share times its prior. All float64 (k,)."""
-    return (1.0 - share) * weights + share * prior
+    """Scores in units of their standard deviation over the domains that can have weight: (k,).
+
+    Scores that are all the same favor no domain, and stay as they are.
+    """
+    deviation = float(scores[np.isfinite(log_weights)].std())
+    return scores / deviation if deviation > 0 else scores
 
 
 def finite_scores(log_weights: NDArray[np.float64], scores: NDArray[np.float64]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline import Corpus, MixtureStream
@@ -64,9 +65,10 @@ class Run:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.learner = Learner(config, corpus, ranks=ranks, device=device)
         self.steering = Steering(config, corpus, self.learner, ranks)
+        first = self.steering.mixture(0, np.zeros(corpus.domains(k=config.k).k, dtype=np.int64))
         self.stream = MixtureStream(
             corpus,
-            self.steering.mixture,
+            first,
             batch_size=config.batch_size,
             seed=config.seed,
             rank=ranks.rank,
@@ -81,7 +83,7 @@ class Run:
             device=device,
             ranks=ranks,
         )
-        self.history = MixtureHistory(self.steering.mixture)
+        self.history = MixtureHistory(first)
         self.tally = Tally(
             tokens_per_step=config.batch_size * corpus.tokens_per_sample, device=device
         )
@@ -100,7 +102,7 @@ class Run:
             if self.step == 0:
                 self._record_mixture(None)
             while self.step < self.config.steps:
-                if self.steering.wants_scores(self.step):
+                if self.steering.is_due(self.step):
                     self._update_mixture()
                 # A GPU is still busy with the step before while this draws and copies.
                 batch = next(self.stream)
@@ -125,7 +127,7 @@ class Run:
 
     def _update_mixture(self) -> None:
         scores = self.steering.update(self.step)
-        self.stream.set_mixture(self.steering.mixture)
+        self.stream.set_mixture(self.steering.mixture(self.step, self.stream.samples_drawn))
         self._record_mixture(scores)
 
     def _record_mixture(self, scores: Scores | None) -> None:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.mixers import VARIED
 from trainer.results import Run
 
 _VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus"})
 """What the grid varies, and a path; what else differs between runs is pointed out."""
-_MIXERS_OWN = frozenset(
-    {"step_size", "update_every", "ema", "natural_share", "max_passes", "surplus", "epsilon"}
-)
+_MIXERS_OWN = frozenset({*VARIED, "epsilon"})
 """Settings that follow from the mixer; listed per mixer."""
 
 

@@ -9,7 +9,7 @@ import torch
 from pipeline import Corpus
 from trainer.config import TrainConfig
 from trainer.difference import DEFAULT_EPSILON
-from trainer.mixers import MixerSettings, mixer_settings
+from trainer.mixers import VARIED, MixerSettings, mixer_settings
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,23 +29,20 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
         good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(config, precision="bfloat16" if good else "float32")
     settings = chosen_settings(config)
-    config = replace(config, natural_share=settings.natural_share, max_passes=settings.max_passes)
+    used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
     if settings.max_passes is not None:
-        config = replace(config, surplus=settings.surplus)
+        used += ["surplus", "repeat_decay"]
     if settings.learns_from_scores:
-        config = replace(
-            config,
-            step_size=settings.step_size,
-            update_every=settings.update_every,
-            ema=settings.ema,
-        )
-        if config.estimator == "difference" and config.epsilon is None:
-            config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
+        used += ["step_size", "update_every", "ema", "score_scale", "start"]
+        if settings.start == "importance":
+            used.append("start_share")
+    config = replace(config, **{name: getattr(settings, name) for name in used})
+    if settings.learns_from_scores and config.estimator == "difference" and config.epsilon is None:
+        config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
     return config
 
 
 def chosen_settings(config: TrainConfig) -> MixerSettings:
     """The settings of `config.mixer`, changed where the configuration says so."""
-    names = ("step_size", "update_every", "ema", "natural_share", "max_passes", "surplus")
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    given = {name: getattr(config, name) for name in VARIED if getattr(config, name) is not None}
     return replace(mixer_settings(config.mixer), **given)

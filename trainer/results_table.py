@@ -106,7 +106,8 @@ def group(runs: Sequence[Run], target: str) -> dict[Key, list[Run]]:
 def rank(mixer: str) -> int:
     """Position of a mixer in every table and legend: the order of the presets, unknown ones last."""
     names = list(PRESETS)
-    return names.index(mixer) if mixer in names else len(names)
+    preset = mixer.partition("+")[0]
+    return names.index(preset) if preset in names else len(names)
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import Corpus, Mixture, RepetitionBudget
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import Corpus, Mixture
 from trainer.alignment import AlignmentSampler, Estimator, Probe, Scores
 from trainer.config import TrainConfig
 from trainer.difference import DifferenceEstimator
@@ -22,8 +25,10 @@ class Steering:
         view = corpus.domains(k=config.k)
         target = None if config.target is None else corpus.target(config.target)
         settings = chosen_settings(config)
-        self.budget: RepetitionBudget | None
-        self._mixer, self.budget = make_mixer(settings, view, num_steps=config.steps, target=target)
+        self._mixer, self._blend, self.budget = make_mixer(
+            settings, view, num_steps=config.steps, batch_size=config.batch_size, target=target
+        )
+        self._renew_every = settings.update_every
         self._sampler: AlignmentSampler | None = None
         self._estimator: Estimator | None = None
         if target is not None and settings.learns_from_scores:
@@ -38,22 +43,24 @@ class Steering:
             )
             self._estimator = make_estimator(config, learner, corpus.pad_id, ranks)
 
-    @property
-    def mixture(self) -> Mixture:
-        """The mixture in force."""
-        return self._mixer.mixture
+    def mixture(self, step: int, drawn: NDArray[np.int64]) -> Mixture:
+        """What batches from `step` on are drawn from; `drawn` (k,) counts the samples so far."""
+        return self._blend(self._mixer.mixture, step, drawn)
 
     @property
     def skipped_updates(self) -> int:
         """How often scores were not finite and the mixture stayed as it was."""
         return self._mixer.skipped_updates if isinstance(self._mixer, DGAMixer) else 0
 
-    def wants_scores(self, step: int) -> bool:
-        """Whether `update` is to be called before the batch at `step`."""
-        return self._mixer.wants_scores(step)
+    def is_due(self, step: int) -> bool:
+        """Whether `update` is to be called, and a new mixture asked for, before the batch at `step`."""
+        renews = self._blend.moves and step > 0 and step % self._renew_every == 0
+        return renews or self._mixer.wants_scores(step)
 
-    def update(self, step: int) -> Scores:
-        """Measure alignment at the present weights and let the mixer learn from it."""
+    def update(self, step: int) -> Scores | None:
+        """Measure alignment at the present weights, if the mixer wants it, and let it learn from it."""
+        if not self._mixer.wants_scores(step):
+            return None
         assert self._sampler is not None, "only mixers with a target ask for scores"
         assert self._estimator is not None
         scores = self._estimator.scores(self._sampler.draw(step))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trainer.dga import finite_scores, mirror_ascent, moving_average, reserve
+from trainer.dga import finite_scores, mirror_ascent, moving_average, standardized
 
 
 def test_one_update_by_hand() -> None:
@@ -43,12 +43,18 @@ def test_a_lost_domain_comes_back() -> None:
     np.testing.assert_allclose(np.exp(log_weights), [0.5, 0.5])
 
 
-def test_moving_average_and_reserve_by_hand() -> None:
+def test_moving_average_by_hand() -> None:
     average = moving_average(np.array([0.5, 0.5]), np.array([1.0, 0.0]), 0.1)
     np.testing.assert_allclose(average, [0.55, 0.45])
+
+
+def test_standardized_scores_by_hand() -> None:
+    # Two domains with weight, scores 1 and 5: deviation 2. The third has no weight and no say.
+    log_weights = np.array([np.log(0.5), np.log(0.5), -np.inf])
     np.testing.assert_allclose(
-        reserve(np.array([1.0, 0.0]), np.array([0.2, 0.8]), 0.1), [0.92, 0.08]
+        standardized(log_weights, np.array([1.0, 5.0, 100.0]))[:2], [0.5, 2.5]
     )
+    np.testing.assert_array_equal(standardized(log_weights, np.full(3, 0.7)), np.full(3, 0.7))
 
 
 def test_only_domains_with_weight_need_finite_scores() -> None:

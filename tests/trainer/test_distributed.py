@@ -46,7 +46,7 @@ def _train_as_rank(
         run.to_the_end(interrupt)
         ending: dict[str, Any] = {
             "model": run.learner.model.state_dict(),
-            "mixture": torch.from_numpy(run.steering.mixture.probabilities.copy()),
+            "mixture": torch.from_numpy(run.stream.mixture.probabilities.copy()),
             "drawn": torch.from_numpy(run.stream.samples_drawn),
         }
         torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))

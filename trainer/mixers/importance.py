@@ -12,18 +12,22 @@ from trainer.mixers.fixed import FixedMixer
 
 
 class ImportanceMixer(FixedMixer):
-    """The target's histogram over the view, with `natural_share` of natural proportions mixed in.
+    """The target's histogram over the view; see `importance_mixture`."""
+
+    def __init__(self, view: View, target: TargetSet) -> None:
+        super().__init__(importance_mixture(view, target))
+
+
+def importance_mixture(view: View, target: TargetSet) -> Mixture:
+    """The target's histogram over `view` as a mixture.
 
     What the histogram gives to domains without samples goes to the others in proportion. Raises
     `MixtureError` when no target text lies in a domain that has samples.
     """
-
-    def __init__(self, view: View, target: TargetSet, *, natural_share: float = 0.0) -> None:
-        histogram = view.sum_leaves(target.leaf_histogram) * (view.sizes > 0)
-        if not histogram.sum() > 0:
-            raise MixtureError(
-                f"none of the text of target {target.name!r} lies in a domain that has samples at "
-                f"k={view.k}; take a coarser view (a smaller k)."
-            )
-        mixture = Mixture.from_weights(view, histogram)
-        super().__init__(mixture.blend(Mixture.natural(view), natural_share))
+    histogram = view.sum_leaves(target.leaf_histogram) * (view.sizes > 0)
+    if not histogram.sum() > 0:
+        raise MixtureError(
+            f"none of the text of target {target.name!r} lies in a domain that has samples at "
+            f"k={view.k}; take a coarser view (a smaller k)."
+        )
+    return Mixture.from_weights(view, histogram)

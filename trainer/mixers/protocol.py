@@ -15,7 +15,7 @@ class Mixer(Protocol):
 
     @property
     def mixture(self) -> Mixture:
-        """The mixture in force."""
+        """What the mixer wants sampled; `trainer.mixers.blend` and the budget come after it."""
         ...
 
     def wants_scores(self, step: int) -> bool:
@@ -23,7 +23,7 @@ class Mixer(Protocol):
         ...
 
     def update(self, scores: NDArray[np.float64]) -> Mixture:
-        """Learn from alignment scores (k,), positive where a domain helps; the new mixture in force."""
+        """Learn from alignment scores (k,), positive where a domain helps; what it now wants."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

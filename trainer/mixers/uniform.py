@@ -7,7 +7,7 @@ from trainer.mixers.fixed import FixedMixer
 
 
 class UniformMixer(FixedMixer):
-    """The same weight for each non-empty domain, with `natural_share` of natural ones mixed in."""
+    """The same weight for each non-empty domain."""
 
-    def __init__(self, view: View, *, natural_share: float = 0.0) -> None:
-        super().__init__(Mixture.uniform(view).blend(Mixture.natural(view), natural_share))
+    def __init__(self, view: View) -> None:
+        super().__init__(Mixture.uniform(view))
