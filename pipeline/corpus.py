@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CorpusError
 from pipeline.manifest import Manifest
 from pipeline.shards import MappedReader
-from pipeline.storage import LocalStorage, read_array
+from pipeline.storage import FetchStatistics, LocalStorage, read_array
 from pipeline.view import DomainTree, View
 
 
@@ -38,6 +38,8 @@ class Corpus:
         self.path = folder
         self.manifest = Manifest.read(folder)
         self.fingerprint = self.manifest.fingerprint
+        self.blocks: None = None
+        self.statistics = FetchStatistics()
         self._storage = LocalStorage(folder)
         self._tree = DomainTree(
             corpus_fingerprint=self.fingerprint,
@@ -140,6 +142,9 @@ class Corpus:
                 f"centroids exist for the levels 1 to {len(self.levels) - 1}, not {level}."
             )
         return read_array(self._storage, self.manifest.tree.centroids[level - 1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_corpus, (self.path,)
 
     def __repr__(self) -> str:
         levels = " → ".join(map(str, self.levels))

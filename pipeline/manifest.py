@@ -222,7 +222,8 @@ class Manifest:
             if shard.samples < 1 or needed > shard.data_bytes:
                 raise CorpusError(
                     f"the manifest says that {shard.file} holds {shard.samples:,} samples, which take "
-                    f"{needed:,} bytes, in {shard.data_bytes:,}: it is damaged. Fetch or build the corpus again."
+                    f"{needed:,} bytes, in {shard.data_bytes:,}: it is damaged. Fetch or build the corpus "
+                    "again."
                 )
         if self.blocks.block_bytes % sample.stride_bytes:
             raise CorpusError(

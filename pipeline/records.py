@@ -66,7 +66,11 @@ class RecordReader:
         self._extents = _map_extents(storage, manifest.records.extents, manifest.num_samples)
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
-    def read(self, positions: Ints) -> list[Any]:
+    def handles(self, positions: Ints) -> Ints:
+        """See `pipeline.shards.SampleReader`: here a handle is the position."""
+        return positions
+
+    def copy(self, positions: Ints) -> list[Any]:
         """The samples at `positions` (n,), decoded, in that order.
 
         Raises:

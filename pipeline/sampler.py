@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counter_rng import random_bits, random_uniform
-from pipeline.permute import permute
 
 Ints = NDArray[np.int64]
 
-# Purposes that separate the uses of one seed. Changing one changes every stream.
-_COMB, _ORDER, _PASS = 1, 2, 3
+# Purposes that separate the uses of one seed (order.py has more). Changing one changes every stream.
+_COMB, _ORDER = 1, 2
 
 
 def draw_domains(seed: int, steps: Ints, cumulative: NDArray[np.float64], batch_size: int) -> Ints:
@@ -65,17 +64,6 @@ def number_draws(domains: Ints, used: Ints) -> Ints:
     numbers = np.empty_like(domains)
     numbers[order] = used[grouped] + within_group
     return numbers
-
-
-def locate(seed: int, domains: Ints, numbers: Ints, offsets: Ints) -> Ints:
-    """Positions of draws, given their domains (n,) and numbers (n,) and the view's offsets (k+1,).
-
-    Within one pass over a domain every sample comes once; each pass has an order of its own.
-    """
-    first = offsets[domains]
-    sizes = offsets[domains + 1] - first
-    passes, index = np.divmod(numbers, sizes)
-    return first + permute(index, sizes, random_bits(seed, _PASS, domains, passes))
 
 
 def _batch_order(seed: int, steps: Ints, batch_size: int) -> Ints:

@@ -21,14 +21,14 @@ _UNMAPPED = -1
 
 
 class SampleReader(Protocol):
-    """Random access to the samples of a token corpus."""
+    """Random access to samples."""
 
     def handles(self, positions: Ints) -> Ints:
         """A number for the place of each sample at `positions`: same shape."""
         ...
 
-    def copy(self, handles: Ints) -> NDArray[Any]:
-        """Copy the samples at `handles` (n,): (n, tokens) uint16 or uint32."""
+    def copy(self, handles: Ints) -> Any:
+        """The samples at `handles` (n,): an array (n, tokens) uint16 or uint32, or a list of n records."""
         ...
 
     def read_ahead(self, handles: Ints) -> None:

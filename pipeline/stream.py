@@ -1,9 +1,8 @@
 """The stream: batches without end from a mixture that may change before any of them.
 
 What batch t holds depends only on the seed, t, the samples used so far, and the mixture in force; every
-rank computes the same draw and keeps its slice. Batches are planned a few ahead, because numpy is fast
-on many and slow on few; a plan is only arithmetic, so a new mixture throws it away at no cost.
-docs/stream.md says what is guaranteed.
+rank computes the same draw and keeps its slice, and so does every worker of a DataLoader. docs/stream.md
+says what is guaranteed.
 """
 
 from __future__ import annotations
@@ -11,57 +10,63 @@ from __future__ import annotations
 import base64
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.budget import RepetitionBudget, paced_probabilities
 from pipeline.corpus import Corpus
 from pipeline.errors import MixtureError, StateError
 from pipeline.mixture import Mixture
-from pipeline.sampler import Ints, draw_domains, keep_within, locate, number_draws
+from pipeline.order import SampleOrder
+from pipeline.plan import Plan, Planner, Share
+from pipeline.storage import FetchStatistics
 from pipeline.view import View
+from pipeline.workers import LoaderWatch, SharedMixtures
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+SHUFFLE_BYTES = 256 * 2**20
 _SAMPLES_PER_PLAN = 4096
+_SAMPLES_READ_AHEAD = 4 * _SAMPLES_PER_PLAN
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """This rank's part of one global batch of n · world_size samples."""
 
     step: int
     """Index of the global batch, from 0."""
-    tokens: NDArray[Any]
-    """Shape (n, tokens_per_sample), uint16 or uint32; the memory is the caller's."""
+    samples: Any
+    """The samples: an array (n, tokens_per_sample), uint16 or uint32, for a token corpus; for a corpus of
+    records, or where the stream has a transform, a list of n. The memory is the caller's."""
     domains: NDArray[np.int64]
     """Shape (n,): the domain of the view that each sample was drawn for."""
     positions: NDArray[np.int64]
     """Shape (n,): position of each sample in the corpus."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Batches first_step .. first_step + len - 1, computed ahead."""
-
-    first_step: int
-    domains: Ints
-    """Shape (steps, batch_size): the global draw."""
-    local_domains: Ints
-    """Shape (steps, batch_size / world_size): this rank's slice of it."""
-    local_positions: Ints
-    local_handles: Ints
-    """Where those samples lie, as the corpus' reader says."""
+    @property
+    def tokens(self) -> NDArray[Any]:
+        """The samples of a token corpus: (n, tokens_per_sample)."""
+        if not isinstance(self.samples, np.ndarray):
+            raise TypeError("these samples are no token blocks; use batch.samples.")
+        return self.samples
 
 
-class MixtureStream(Iterator[Batch]):
+class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
     """Endless batches of `corpus`, drawn from `mixture` and from whatever `set_mixture` puts in force.
 
     `batch_size` counts the samples of the global batch; each of `world_size` ranks gets an equal part of
     it. With a `budget`, no domain repeats more often than it allows, and the stream serves exactly the
-    steps that the budget was planned for. Raises `ValueError` for sizes and ranks that do not fit,
+    steps that the budget was planned for. Large domains are shuffled within windows of blocks;
+    `shuffle_bytes` is the size of all domains' windows together. `transform` maps a sample to whatever
+    training needs; it runs where the batch is made, so that workers share the work.
+
+    Iterate it, or hand it to `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=…,
+    multiprocessing_context="forkserver")`. Raises `ValueError` for sizes and ranks that do not fit,
     `MixtureError` for a mixture over another corpus, `BudgetError` for a budget too small for its run.
     """
 
@@ -75,6 +80,8 @@ class MixtureStream(Iterator[Batch]):
         rank: int = 0,
         world_size: int = 1,
         budget: RepetitionBudget | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
@@ -96,23 +103,41 @@ class MixtureStream(Iterator[Batch]):
         self.batch_size = batch_size
         self.seed = seed
         self.budget = budget
+        self.transform = transform
+        self.shuffle_bytes = shuffle_bytes
         self.wait_seconds = 0.0
-        """Seconds spent waiting for sample bytes since this object was made."""
-        self._local = slice(
-            rank * (batch_size // world_size), (rank + 1) * (batch_size // world_size)
-        )
+        """Seconds that this process has spent on getting the bytes of samples."""
+        local_size = batch_size // world_size
+        self.rank, self.world_size = rank, world_size
+        self._rows = slice(rank * local_size, (rank + 1) * local_size)
+        self._order = _sample_order(corpus, mixture.view, seed, shuffle_bytes)
+        self._planner = self._planner_of(Share(self._rows))
         self._step = 0
         self._used = np.zeros(mixture.view.k, dtype=np.int64)
-        self._put_in_force(mixture)
+        self._plan: Plan | None = None
+        self._read_ahead_until = 0
+        self._mixture = mixture
+        self._changes: list[tuple[int, Mixture]] = []
+        """Mixtures that come into force later, by step: those that workers are on their way to."""
+        self._watch: LoaderWatch | None = None
+        """In the main process, while workers make the batches."""
+        self._watched_from = 0
+        self._shared: SharedMixtures | None = None
+        """In the main process and in its workers."""
+        self._in_worker = self._serving = False
+        self._seen = 0
+        """In a worker: how many mixtures it has taken from the shared memory."""
 
     @property
     def step(self) -> int:
-        """Index of the next batch."""
+        """Index of the next batch that the caller will receive."""
+        self._follow_loader()
         return self._step
 
     @property
     def mixture(self) -> Mixture:
         """The mixture in force for the next batch."""
+        self._follow_loader()
         return self._mixture
 
     @property
@@ -123,10 +148,8 @@ class MixtureStream(Iterator[Batch]):
     @property
     def samples_drawn(self) -> NDArray[np.int64]:
         """Samples drawn from each domain so far, over all ranks: int64 (k,)."""
-        drawn = self._used.copy()
-        if self._plan is not None:
-            np.add.at(drawn, self._plan.domains[: self._step - self._plan.first_step].ravel(), 1)
-        return drawn
+        self._follow_loader()
+        return self._drawn()
 
     @property
     def passes(self) -> NDArray[np.float64]:
@@ -136,49 +159,70 @@ class MixtureStream(Iterator[Batch]):
     @property
     def effective_probabilities(self) -> NDArray[np.float64]:
         """What the next batch is drawn from, after the budget: float64 (k,)."""
+        self._follow_loader()
         if self.budget is None:
             return self._mixture.probabilities
         return paced_probabilities(
-            self._mixture, self.budget, self.samples_drawn, self._step, self.batch_size
+            self._mixture, self.budget, self._drawn(), self._step, self.batch_size
         )
 
-    def set_mixture(self, mixture: Mixture) -> int:
-        """Draw from `mixture` from the very next batch on; returns that batch's step.
+    @property
+    def statistics(self) -> FetchStatistics:
+        """What reading from object storage has cost, in this process or in the workers."""
+        own = self.corpus.statistics
+        return own if self._shared is None else own + self._shared.statistics
 
-        The mixture must be over the stream's view: `mixture.to(stream.view)` carries it there.
+    def set_mixture(self, mixture: Mixture) -> int:
+        """Draw from `mixture` as soon as can be; returns the step from which it holds.
+
+        That is the very next batch, or, with W workers of a DataLoader, the first that no worker can have
+        begun: W · prefetch_factor batches later. The mixture must be over the stream's view:
+        `mixture.to(stream.view)` carries it there.
         """
         if mixture.view != self.view:
             raise MixtureError(
                 f"the mixture is over {mixture.view}, the stream over {self.view}; carry it over with "
                 "mixture.to(stream.view)."
             )
-        self._used = self.samples_drawn
-        self._put_in_force(mixture)
-        return self._step
+        self._follow_loader()
+        if self._watch is None:
+            self._changes.clear()  # decided earlier
+            self._put_in_force(mixture)
+            return self._step
+        step = self._step + self._watch.in_flight
+        assert self._shared is not None
+        self._shared.put(step, mixture.probabilities)
+        self._changes = [change for change in self._changes if change[0] < step]
+        self._changes.append((step, mixture))
+        return step
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The stream itself, or in a worker of a DataLoader that worker's part of it."""
+        if get_worker_info() is None:
+            return self
+        self._enter_worker()
+        return self._serve()
 
     def __next__(self) -> Batch:
         """The next batch; it never ends on its own."""
-        plan = self._plan
-        if plan is None or self._step - plan.first_step == len(plan.domains):
-            plan = self._next_plan()
-        row = self._step - plan.first_step
-        started = time.perf_counter()
-        tokens = self.corpus.reader.copy(plan.local_handles[row])
-        self.wait_seconds += time.perf_counter() - started
-        batch = Batch(self._step, tokens, plan.local_domains[row], plan.local_positions[row])
-        self._step += 1
-        return batch
+        if self._watch is not None:
+            self._leave_loader()
+        self._move_to(self._step)
+        return self._take()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue with exactly the next batch, on any number of ranks.
+        """Everything needed to continue after the last batch received, on any number of ranks and workers.
 
         Plain JSON types; 8 bytes per domain before compression for each of counts and mixture.
         """
+        self._follow_loader()
         return {
             **self._identity(),
             "step": self._step,
-            "samples_drawn": _pack(self.samples_drawn),
+            "samples_drawn": _pack(self._drawn()),
             "mixture": _pack(self._mixture.probabilities),
+            "changes": [[step, _pack(mixture.probabilities)] for step, mixture in self._changes],
+            "worker": self._worker_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,12 +236,17 @@ class MixtureStream(Iterator[Batch]):
             raise StateError(
                 "the saved state belongs to another stream ("
                 + "; ".join(differences)
-                + "). Open the "
-                "corpus, view and settings that it was saved with."
+                + "). Open the corpus, view and settings that it was saved with."
             )
+        self._load_worker_state(state["worker"])
         self._step = int(state["step"])
+        self._plan, self._read_ahead_until = None, 0
         self._used = _unpack(state["samples_drawn"], "<i8").astype(np.int64)
-        self._put_in_force(Mixture(self.view, _unpack(state["mixture"], "<f8")))
+        self._changes = [
+            (int(step), Mixture(self.view, _unpack(packed, "<f8")))
+            for step, packed in state["changes"]
+        ]
+        self._mixture = Mixture(self.view, _unpack(state["mixture"], "<f8"))
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -206,47 +255,217 @@ class MixtureStream(Iterator[Batch]):
             "domains": self.view.k,
             "batch_size": self.batch_size,
             "seed": self.seed,
+            "shuffle_bytes": self.shuffle_bytes,
             "budget": None if self.budget is None else asdict(self.budget),
         }
 
+    # Going forward: the state is a step, what was used before it, and the mixture in force.
+
+    def _move_to(self, step: int) -> None:
+        """Go to just before `step`; mixtures come into force on the way."""
+        while (change := self._next_change(step)) is not None:
+            self._count_to(max(change[0], self._step))
+            self._put_in_force(change[1])
+        self._count_to(step)
+
+    def _next_change(self, until: int) -> tuple[int, Mixture] | None:
+        if self._shared is not None and self._watch is None:
+            for step, probabilities in self._shared.after(self._seen, until):
+                self._seen += 1
+                self._changes.append((step, Mixture(self.view, probabilities)))
+        if self._changes and self._changes[0][0] <= until:
+            return self._changes.pop(0)
+        return None
+
     def _put_in_force(self, mixture: Mixture) -> None:
+        self._used = self._drawn()
         self._mixture = mixture
-        self._cumulative = mixture.probabilities.cumsum()
-        self._plan: _Plan | None = None
+        self._plan, self._read_ahead_until = None, 0
 
-    def _next_plan(self) -> _Plan:
-        """Plan one batch after a change of mixture, then twice as many each time, up to a limit."""
-        self._used = self.samples_drawn
-        length = 1 if self._plan is None else 2 * len(self._plan.domains)
-        steps = self._step + np.arange(min(length, -(-_SAMPLES_PER_PLAN // self.batch_size)))
-        domains = self._draw(steps)
-        numbers = number_draws(domains.ravel(), self._used).reshape(domains.shape)
-        local_domains, local_numbers = domains[:, self._local], numbers[:, self._local]
-        positions = locate(
-            self.seed, local_domains.ravel(), local_numbers.ravel(), self.view.offsets
+    def _count_to(self, step: int) -> None:
+        while self._step < step:
+            self._step = min(step, self._current_plan().end)
+
+    def _drawn(self) -> NDArray[np.int64]:
+        if self._plan is None:
+            return self._used.copy()
+        return self._used + self._plan.drawn_before(self._step, self.view.k)
+
+    def _current_plan(self) -> Plan:
+        """The plan that holds the next batch; after a change of mixture the first one is short."""
+        plan = self._plan
+        if plan is not None and self._step < plan.end:
+            return plan
+        every = self._planner.share.every
+        longest = every * -(-_SAMPLES_PER_PLAN // self.batch_size)
+        length = every if plan is None else min(2 * len(plan.domains), longest)
+        self._used = self._drawn()
+        self._plan = plan = self._planner.plan(self._mixture, self._used, self._step, length)
+        if self.corpus.blocks is not None:
+            self._read_ahead(plan)
+        return plan
+
+    def _read_ahead(self, plan: Plan) -> None:
+        """Have the blocks of the plan fetched, and those of draws beyond it.
+
+        Within a domain the order of samples does not depend on the mixture. So what is fetched for a
+        mixture that is then replaced is what its domains need next under any other.
+        """
+        horizon = self._planner.share.every * max(1, _SAMPLES_READ_AHEAD // self.batch_size)
+        if self._read_ahead_until - plan.end > horizon // 2:
+            return
+        self._read_ahead_until = plan.end + horizon
+        used = self._used + plan.drawn_before(plan.end, self.view.k)
+        beyond = self._planner.outlook(self._mixture, used, plan.end, horizon)
+        self._planner.reader.read_ahead(np.concatenate([plan.local_handles.ravel(), beyond]))
+
+    def _take(self) -> Batch:
+        plan = self._current_plan()
+        row = plan.served.index(self._step)
+        started = time.perf_counter()
+        samples = self._planner.reader.copy(plan.local_handles[row])
+        self.wait_seconds += time.perf_counter() - started
+        if self.transform is not None:
+            samples = [self.transform(sample) for sample in samples]
+        batch = Batch(self._step, samples, plan.local_domains[row], plan.local_positions[row])
+        self._step += 1
+        return batch
+
+    def _plan_anew(self, share: Share) -> None:
+        """Serve `share` from the next batch on."""
+        self._used = self._drawn()
+        self._plan, self._read_ahead_until = None, 0
+        self._planner = self._planner_of(share)
+
+    def _planner_of(self, share: Share) -> Planner:
+        return Planner(
+            seed=self.seed,
+            batch_size=self.batch_size,
+            order=self._order,
+            reader=self.corpus.reader,
+            budget=self.budget,
+            share=share,
         )
-        positions = positions.reshape(local_domains.shape)
-        handles = self.corpus.reader.handles(positions)
-        self._plan = _Plan(self._step, domains, local_domains, positions, handles)
-        return self._plan
 
-    def _draw(self, steps: Ints) -> Ints:
-        if self.budget is None:
-            return draw_domains(self.seed, steps, self._cumulative, self.batch_size)
-        # Under a budget the probabilities of a batch depend on the batch before it.
-        steps = steps[steps < self.budget.num_steps] if steps[0] < self.budget.num_steps else steps
-        used = self._used.copy()
-        allowance = self.budget.allowance(self.view.sizes)
-        batches = []
-        for step in steps:
-            shares = paced_probabilities(
-                self._mixture, self.budget, used, int(step), self.batch_size
+    # The main process, while workers make the batches.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to a worker that a DataLoader is starting."""
+        watch = LoaderWatch.of_caller(self)
+        if watch is not self._watch:
+            self._follow_loader()
+            self._watch, self._watched_from = watch, self._step
+            self._shared = SharedMixtures.create(self.view.k, watch)
+            self._plan_anew(Share(slice(0)))  # counts, and locates nothing
+        settings = {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "budget": self.budget,
+            "transform": self.transform,
+            "shuffle_bytes": self.shuffle_bytes,
+        }
+        return _worker_copy, (self.corpus, self.view.k, settings, self.state_dict(), self._shared)
+
+    def _follow_loader(self) -> None:
+        """Go to where the caller is: just after the last batch that the DataLoader handed out."""
+        if self._watch is None:
+            return
+        assert self._shared is not None
+        if self._shared.resumed:
+            raise StateError(
+                "the loader was resumed from a state of its own, which only its workers have seen. To save "
+                "or to change the mixture in this process, resume with stream.load_state_dict(state) and a "
+                "new loader instead; state is what stream.state_dict() returned."
             )
-            drawn = draw_domains(self.seed, step[None], shares.cumsum(), self.batch_size)[0]
-            drawn = keep_within(drawn, allowance - used)
-            np.add.at(used, drawn, 1)
-            batches.append(drawn)
-        return np.stack(batches)
+        self._move_to(self._watched_from + self._watch.delivered)
+
+    def _leave_loader(self) -> None:
+        """Make batches in this process again, from the last one on that the loader handed out."""
+        self._follow_loader()
+        self._watch = self._shared = None
+        self._plan_anew(Share(self._rows))
+
+    # A worker.
+
+    def _enter_worker(self) -> None:
+        """Serve every W-th batch, the first time that a worker process gets here."""
+        worker = get_worker_info()
+        if worker is None or self._in_worker:
+            return
+        if self._shared is None:
+            raise StateError(
+                "this worker was forked, and a fork inherits neither the connections of an object store "
+                'nor what the stream shares with its workers. Pass multiprocessing_context="forkserver" '
+                '(or "spawn") to the DataLoader.'
+            )
+        self._in_worker = True
+        self._plan_anew(
+            Share(self._rows, first_step=self._step + worker.id, every=worker.num_workers)
+        )
+
+    def _serve(self) -> Iterator[Batch]:
+        if self._serving:
+            raise StateError(
+                "a stream has no epochs: iterate the DataLoader once, without persistent_workers, and "
+                "leave the loop when training ends."
+            )
+        self._serving = True
+        worker, shared = get_worker_info(), self._shared
+        assert worker is not None
+        assert shared is not None
+        while True:
+            self._move_to(self._planner.share.next_after(self._step))
+            batch = self._take()
+            shared.report(worker.id, self.corpus.statistics)
+            yield batch
+
+    def _worker_state(self) -> dict[str, int] | None:
+        self._enter_worker()
+        share = self._planner.share
+        return {"first_step": share.first_step, "every": share.every} if self._in_worker else None
+
+    def _load_worker_state(self, saved: dict[str, int] | None) -> None:
+        """Of a torchdata StatefulDataLoader, which keeps a state per worker; None of a main process."""
+        self._enter_worker()
+        if not self._in_worker:
+            self._watch = self._shared = None
+            self._plan_anew(Share(self._rows))
+        elif saved is not None:
+            assert self._shared is not None
+            if saved["every"] != self._planner.share.every:
+                raise StateError(
+                    f"the loader's state is of {saved['every']} workers, this loader has "
+                    f"{self._planner.share.every}. Resume with as many, or from stream.state_dict(), which "
+                    "serves any number."
+                )
+            self._shared.resumed = True
+            self._plan_anew(Share(self._rows, **saved))
+
+
+def _worker_copy(
+    corpus: Corpus,
+    k: int,
+    settings: dict[str, Any],
+    state: dict[str, Any],
+    shared: SharedMixtures,
+) -> MixtureStream:
+    stream = MixtureStream(corpus, Mixture.natural(corpus.domains(k=k)), **settings)
+    stream.load_state_dict(state)
+    stream._shared = shared
+    return stream
+
+
+def _sample_order(corpus: Corpus, view: View, seed: int, shuffle_bytes: int) -> SampleOrder:
+    block_bytes = corpus.manifest.blocks.block_bytes
+    data_bytes = sum(shard.data_bytes for shard in corpus.manifest.shards)
+    return SampleOrder(
+        seed=seed,
+        offsets=view.offsets,
+        cell_samples=max(1, round(block_bytes * corpus.num_samples / data_bytes)),
+        window_cells=max(1, shuffle_bytes // (block_bytes * view.k)),
+    )
 
 
 def _pack(values: NDArray[Any]) -> str:
