@@ -63,7 +63,26 @@ class StreamDataModule(lightning.LightningDataModule):
             num_workers=self.workers,
             multiprocessing_context="forkserver" if self.workers else None,
         )
-        return Steps(loader, self.num_steps)
+        return Steps(loader, self.stream, self.num_steps)
+
+
+class Steps:
+    """The stream's loader, with the length and the state that Lightning asks of one.
+
+    Of a loader without a length, Lightning fetches a batch ahead, to know the last in time. The state in a
+    checkpoint would then be one batch further than the training.
+    """
+
+    def __init__(self, loader: DataLoader, stream: MixtureStream, num_steps: int) -> None:
+        self.loader = loader
+        self.stream = stream
+        self.num_steps = num_steps
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return islice(self.loader, self.num_steps)
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning keeps in the checkpoint."""
@@ -72,24 +91,6 @@ class StreamDataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with exactly the next sample."""
         self.stream.load_state_dict(state_dict)
-
-
-class Steps:
-    """A loader with a length.
-
-    Of a loader without one, Lightning always fetches a batch ahead, to know the last in time. The state in
-    a checkpoint would then be one batch further than the training.
-    """
-
-    def __init__(self, loader: DataLoader, num_steps: int) -> None:
-        self.loader = loader
-        self.num_steps = num_steps
-
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return islice(self.loader, self.num_steps)
 
 
 def token_tensor(batch: Batch) -> torch.Tensor:

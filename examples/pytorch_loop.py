@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -63,8 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> float:
             stream.set_mixture(towards_high_loss(stream.mixture, loss_sum, count))
             loss_sum[:], count[:] = 0, 0
             print(f"step {batch.step + 1}: loss {loss.item():.3f}, {stream.mixture}")
-            states = {"model": model, "optimizer": optimizer, "stream": stream}
-            save({name: part.state_dict() for name, part in states.items()}, options.checkpoint)
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "stream": stream.state_dict(),
+            }
+            save(state, options.checkpoint)
     return loss.item()
 
 
@@ -83,7 +89,9 @@ def sample_losses(model: nn.Module, tokens: torch.Tensor, *, ignored: int) -> to
     return losses.sum(dim=1) / (targets != ignored).sum(dim=1).clamp(min=1)
 
 
-def towards_high_loss(mixture: Mixture, loss_sum: np.ndarray, count: np.ndarray) -> Mixture:
+def towards_high_loss(
+    mixture: Mixture, loss_sum: NDArray[np.float64], count: NDArray[np.float64]
+) -> Mixture:
     """Exponentiated gradient: a domain gains by how far its mean loss lies above the average."""
     average = loss_sum.sum() / count.sum()
     excess = np.where(count > 0, loss_sum / np.maximum(count, 1) - average, 0.0)
@@ -91,7 +99,7 @@ def towards_high_loss(mixture: Mixture, loss_sum: np.ndarray, count: np.ndarray)
     return Mixture.from_weights(mixture.view, weights)
 
 
-def save(state: dict[str, object], path: Path) -> None:
+def save(state: dict[str, Any], path: Path) -> None:
     """Replace the checkpoint in one move: whenever the run is killed, a whole one is there."""
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)

@@ -40,7 +40,8 @@ def test_a_pytorch_loop_that_stopped_ends_with_the_same_weights(
         where = tmp_path / f"{name}.pt"
         common = [str(tiny_corpus), "--k", "3", "--workers", str(workers)]
         example.main([*common, "--steps", str(steps), "--checkpoint", str(where)])
-        return torch.load(where)
+        saved: dict[str, Any] = torch.load(where)
+        return saved
 
     whole = run("whole", 150)
     run("parts", 70)  # stops twenty steps after its checkpoint at 50
@@ -78,14 +79,14 @@ def test_a_trainer_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
 
 @LIGHTNING
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists:UserWarning")  # it is to go on there
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")  # it goes on there
 def test_a_lightning_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
     example: ModuleType, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     def run(*options: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         common = ["--steps", "30", "--save-every", "10", "--out", str(tmp_path)]
         trainer = example.main([str(tiny_corpus), *common, *options])
-        return trainer.model.state_dict(), trainer.datamodule.state_dict()
+        return trainer.model.state_dict(), trainer.datamodule.stream.state_dict()
 
     whole = run()
     parts = run("--resume", str(tmp_path / "step=10.ckpt"))
