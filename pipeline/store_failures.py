@@ -46,7 +46,7 @@ def explain(error: Exception, *, request_seconds: float) -> RequestError:
         answer += f" ({code[1]})"
     if _METADATA_SERVICE.search(text):
         return RequestError(NO_CREDENTIALS, transient=False)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or status == 404:
         missing = "bucket" if _MISSING_BUCKET.search(text) else "object"
         return RequestError(f"there is no such {missing}", transient=False)
     if status in (401, 403):
