@@ -92,6 +92,10 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
+        # The embedding is also the output matrix: at these sizes it is a third of all parameters. On
+        # the meta device the layer draws no first weights of its own only to throw them away.
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False, device="meta")
+        self.head.weight = self.embedding.weight
         rotation = rotary_table(config.context_length, config.width // config.heads)
         self.rotation: Tensor
         self.register_buffer("rotation", rotation, persistent=False)
@@ -110,8 +114,7 @@ class GPT(nn.Module):
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, self.rotation[: tokens.shape[1]])
-        # The embedding is also the output matrix: at these sizes it is a third of all parameters.
-        return F.linear(self.norm(x), self.embedding.weight)
+        return self.head(self.norm(x))  # type: ignore[no-any-return]
 
     @property
     def num_parameters(self) -> int:
