@@ -19,7 +19,7 @@ from clustering.targets import leaf_histogram
 from clustering.tokenization import CorpusTokenizer
 from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree
-from pipeline.blocks import BLOCK_BYTES, whole_samples
+from pipeline.blocks import whole_samples
 from pipeline.manifest import Counts, Manifest, SampleSchema, TargetEntry, file_entry
 
 
@@ -34,6 +34,10 @@ class Ingredients:
     tokens: TokenStore
     tokenizer: CorpusTokenizer
     schema: SampleSchema
+    shard_format: str
+    """A key of `SHARD_FORMATS`."""
+    block_bytes: int
+    """Size that blocks aim at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +102,8 @@ def assemble(
         heldout = files.write_blocks(
             out, "heldout.npy", made.tokens, made.roles.heldout, made.tokenizer, made.schema
         )
-    shards = measure_shards(out, made.schema)
+    shards = measure_shards(out, made.schema, made.shard_format)
+    index = out / "shards" / "index.json"
     return Manifest(
         counts=Counts(
             documents=len(order.documents),
@@ -112,16 +117,17 @@ def assemble(
         tokenizer=files.write_tokenizer(out, made.tokenizer),
         tree=files.write_tree(out, tree, leaf_offsets),
         shards=shards,
-        blocks=write_block_checksums(out, shards, whole_samples(BLOCK_BYTES, made.schema)),
+        blocks=write_block_checksums(out, shards, whole_samples(made.block_bytes, made.schema)),
         heldout=heldout,
         targets=tuple(_write_target(out, made, target, scratch) for target in targets),
         embedder=embedder,
         build=options,
         extras=(
-            file_entry(out, "shards/index.json"),
+            *([file_entry(out, "shards/index.json")] if index.is_file() else []),
             files.write_provenance(out, order, made.documents, made.tokens.lengths),
             *(file_entry(out, name) for name in cards),
         ),
+        shard_format=made.shard_format,
     )
 
 

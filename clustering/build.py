@@ -28,7 +28,7 @@ from clustering.packing import cut_blocks
 from clustering.progress import Progress
 from clustering.records import BadInput
 from clustering.roles import Roles, assign_roles
-from clustering.shards import write_shards
+from clustering.shards import SHARD_FORMATS, write_shards
 from clustering.stages import Stage, StageRecord, Workspace, published
 from clustering.static_model import RECIPE as STATIC_RECIPE
 from clustering.targets import read_targets, target_digests, target_identity
@@ -41,6 +41,7 @@ from clustering.tokenization import (
 from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree, fit_tree
 from pipeline.manifest import (
+    FORMAT_VERSION,
     MANIFEST_FILE,
     Manifest,
     SampleSchema,
@@ -137,6 +138,8 @@ class _Build:
                 tokens=tokens,
                 tokenizer=tokenizer,
                 schema=self.schema(tokenizer),
+                shard_format=self.config.format,
+                block_bytes=self.config.block_bytes,
             ),
         )
         skipped = ingested.facts["skipped"] + targets.facts["skipped"]
@@ -325,6 +328,7 @@ class _Build:
             "cluster": clustered.key,
             "tokenize": tokenized.key,
             "sample": asdict(schema),
+            "shards": [self.config.format, self.config.block_bytes],
             "seed": self.config.seed,
         }
         total_tokens = int((tokens.lengths[order.documents] + 1).sum())
@@ -333,14 +337,21 @@ class _Build:
             unit="samples",
             total=-(-total_tokens // schema.tokens_per_sample),
             depends_on=depends_on,
-            outputs=[self.config.out / "shards" / "index.json"],
+            outputs=[self.config.out / "shards" / SHARD_FORMATS[self.config.format].marker],
         ) as stage:
             if stage.todo:
                 files.withdraw(self.config.out)
                 chunks = tokens.stream(order.documents, tokenizer.separator_id)
                 blocks = cut_blocks(chunks, schema.tokens_per_sample, tokenizer.pad_id)
                 with published(self.config.out / "shards") as partial:
-                    write_shards(blocks, partial, schema, stage.advance)
+                    write_shards(
+                        blocks,
+                        partial,
+                        schema,
+                        shard_format=self.config.format,
+                        block_bytes=self.config.block_bytes,
+                        advance=stage.advance,
+                    )
         return stage
 
     def finish(
@@ -352,6 +363,7 @@ class _Build:
         out = self.config.out
         ingested, targets, embedded, embedded_targets, *_ = stages
         depends_on = {stage.name: stage.key for stage in stages}
+        depends_on["format_version"] = str(FORMAT_VERSION)
         with self.work.stage(
             "finish",
             unit="files",
@@ -387,9 +399,8 @@ class _Build:
 
     def schema(self, tokenizer: CorpusTokenizer) -> SampleSchema:
         """What a sample is."""
-        length, dtype = self.config.tokens_per_sample, tokenizer.dtype
-        stride = length * np.dtype(dtype).itemsize
-        return SampleSchema(tokens_per_sample=length, dtype=dtype, stride_bytes=stride)
+        shards = SHARD_FORMATS[self.config.format]
+        return shards.schema(self.config.tokens_per_sample, tokenizer.dtype)
 
 
 def _check_folder(out: Path) -> None:

@@ -15,8 +15,8 @@ REPORT_FILE = "build_report.json"
 DESCRIPTION = """Turn raw text into a corpus folder whose domains stream as a mixture.
 
 Reads a file, folder or glob; drops empty documents and exact duplicates; embeds every document; clusters
-them into a tree of domains; tokenises; and writes fixed-length samples as MDS shards in the order of the
-tree, so that one copy on disk serves every number of domains.
+them into a tree of domains; tokenises; and writes fixed-length samples as MDS or tar shards in the order
+of the tree, so that one copy on disk serves every number of domains.
 
   braidstream build texts/ --out corpus
   braidstream build 'texts/*.jsonl.zst' --out corpus --branching 64,64 \\

@@ -10,9 +10,12 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.errors import BuildError
+from pipeline.blocks import BLOCK_BYTES
 
 MAX_HELDOUT_DOCUMENTS = 2_000
 """More would not make the generic validation loss more certain in any way that matters."""
+MAX_BLOCK_BYTES = 2**30
+"""A shard holds at least one block, and offsets in MDS shards are 32 bits wide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +121,11 @@ class BuildConfig:
     """Tokens of the tokenizer that `train` makes, special ones included."""
     tokens_per_sample: int = 256
     """Length of a sample: a block of this many tokens."""
+    format: Literal["mds", "webdataset"] = "mds"
+    """Container of the samples: MDS shards, or tar shards with one .npy per sample (which take 640 to 1,150
+    bytes more per sample). Stock mosaicml-streaming and stock webdataset read them."""
+    block_bytes: int = BLOCK_BYTES
+    """Unit in which a corpus is fetched from an object store; rounded down to whole samples."""
 
     seed: int = 0
     """Decides the held-out documents, the sample, the clustering's start and the order in a leaf."""
@@ -139,6 +147,11 @@ class BuildConfig:
         self._require(
             self.vocab_size >= 258, "vocab_size", "must be at least 258 (256 bytes, 2 special)"
         )
+        self._require(
+            1 <= self.block_bytes <= MAX_BLOCK_BYTES,
+            "block_bytes",
+            f"must lie between 1 and {MAX_BLOCK_BYTES:,}",
+        )
         self._require(self.part_documents >= 1, "part_documents", "must be at least 1")
         self._require(0 <= self.seed < 2**32, "seed", "must lie between 0 and 2**32 - 1")
         self._require(
@@ -157,6 +170,7 @@ class BuildConfig:
     def record(self) -> dict[str, Any]:
         """The options that shape the result, as plain JSON without paths, for the manifest."""
         return {
+            "block_bytes": self.block_bytes,
             "branching": list(self.branching),
             "heldout_share": self.heldout_share,
             "max_documents": self.max_documents,

@@ -1,67 +1,76 @@
-"""Blocks to MDS shards, and what the manifest needs to know about them."""
+"""Samples to shards of either format, and what the manifest needs to know about them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from clustering.mds_shards import MdsShards
 from clustering.packing import Tokens
-from pipeline.blocks import BlockGrid, block_checksum
+from clustering.tar_shards import TarShards
+from pipeline.blocks import BlockGrid, block_checksum, whole_samples
 from pipeline.manifest import BlockEntry, SampleSchema, ShardEntry, file_entry
 
 SHARD_BYTES = 64 * 2**20
+"""Size that shards aim at."""
+
+
+class ShardFormat(Protocol):
+    """A container of samples of one length, in which they lie at equal distances."""
+
+    marker: str
+    """A file in the folder of shards whose presence tells this format."""
+
+    def schema(self, tokens_per_sample: int, dtype: str) -> SampleSchema:
+        """What a sample is, and how far apart samples lie."""
+        ...
+
+    def write(
+        self,
+        samples: Iterable[Tokens],
+        folder: Path,
+        schema: SampleSchema,
+        samples_per_shard: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Write samples, arrays (n, tokens_per_sample), into `folder`, which must not exist."""
+        ...
+
+    def measure(self, corpus: Path, schema: SampleSchema) -> tuple[ShardEntry, ...]:
+        """Describe the shards in CORPUS/shards, and check that samples lie where arithmetic finds them."""
+        ...
+
+
+SHARD_FORMATS: dict[str, ShardFormat] = {"mds": MdsShards(), "webdataset": TarShards()}
 
 
 def write_shards(
-    blocks: Iterable[Tokens],
+    samples: Iterable[Tokens],
     folder: Path,
     schema: SampleSchema,
+    *,
+    shard_format: str,
+    block_bytes: int,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
-    """Write blocks (n, tokens_per_sample) into `folder`, which must not exist, with MDSWriter."""
-    from streaming import MDSWriter
+    """Write samples, arrays (n, tokens_per_sample), into `folder`, which must not exist.
 
-    encoding = f"ndarray:{schema.dtype}:{schema.tokens_per_sample}"
-    with MDSWriter(
-        out=str(folder),
-        columns={schema.column: encoding},
-        hashes=["sha256"],
-        size_limit=SHARD_BYTES,
-    ) as writer:
-        for rows in blocks:
-            for row in np.ascontiguousarray(rows, dtype=schema.dtype):
-                writer.write({schema.column: row})
-            advance(len(rows))
+    Every shard but the last holds a whole number of full blocks, so that only the last block of all is short.
+    """
+    block = whole_samples(block_bytes, schema)
+    blocks_per_shard = max(1, SHARD_BYTES // block)
+    samples_per_shard = blocks_per_shard * block // schema.stride_bytes
+    SHARD_FORMATS[shard_format].write(samples, folder, schema, samples_per_shard, advance)
 
 
-def measure_shards(corpus: Path, schema: SampleSchema) -> tuple[ShardEntry, ...]:
+def measure_shards(
+    corpus: Path, schema: SampleSchema, shard_format: str = "mds"
+) -> tuple[ShardEntry, ...]:
     """Describe the shards in CORPUS/shards, and check that samples lie where arithmetic finds them."""
-    index = json.loads((corpus / "shards" / "index.json").read_text("utf-8"))
-    entries = []
-    for shard in index["shards"]:
-        raw = shard["raw_data"]
-        name = f"shards/{raw['basename']}"
-        samples = int(shard["samples"])
-        with (corpus / name).open("rb") as file:
-            head = np.fromfile(file, dtype="<u4", count=samples + 2)
-        offsets = head[1:].astype(np.int64)
-        assert head[0] == samples, f"{name}: header and index disagree on the number of samples"
-        assert (np.diff(offsets) == schema.stride_bytes).all(), f"{name}: samples differ in length"
-        assert offsets[-1] == raw["bytes"], f"{name}: the last sample does not end the file"
-        entries.append(
-            ShardEntry(
-                file=name,
-                bytes=raw["bytes"],
-                sha256=raw["hashes"]["sha256"],
-                samples=samples,
-                data_offset=int(offsets[0]),
-                data_bytes=int(offsets[-1] - offsets[0]),
-            )
-        )
-    return tuple(entries)
+    return SHARD_FORMATS[shard_format].measure(corpus, schema)
 
 
 def write_block_checksums(

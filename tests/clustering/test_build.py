@@ -147,11 +147,13 @@ AFTER_CLUSTER = ["cluster", "pack", "finish"]
     ("change", "expected"),
     [
         (lambda c: replace(c, tokens_per_sample=16), ["pack", "finish"]),
+        (lambda c: replace(c, format="webdataset"), ["pack", "finish"]),
+        (lambda c: replace(c, block_bytes=1 << 16), ["pack", "finish"]),
         (lambda c: replace(c, branching=(2, 2)), AFTER_CLUSTER),
         (lambda c: replace(c, vocab_size=300), ["tokenizer", "tokenize", "pack", "finish"]),
         (lambda c: replace(c, device="cpu"), []),
     ],
-    ids=["tokens_per_sample", "branching", "vocab_size", "device"],
+    ids=["tokens_per_sample", "format", "block_bytes", "branching", "vocab_size", "device"],
 )
 def test_another_option_repeats_only_what_it_affects(
     copy_of_build: BuildConfig, built: BuildReport, change: Change, expected: list[str]
@@ -162,6 +164,18 @@ def test_another_option_repeats_only_what_it_affects(
     if expected:
         back = build(copy_of_build, QUIET)
         assert back.manifest.fingerprint == built.manifest.fingerprint
+
+
+def test_a_corpus_of_tars_holds_the_same_samples(
+    copy_of_build: BuildConfig, corpus: Corpus
+) -> None:
+    build(replace(copy_of_build, format="webdataset", block_bytes=10_000), QUIET)
+    tars = open_corpus(copy_of_build.out)
+    every = np.arange(corpus.num_samples)
+    np.testing.assert_array_equal(tars.read(every), corpus.read(every))
+    assert tars.levels == corpus.levels
+    assert tars.manifest.shard_format == "webdataset"
+    assert tars.manifest.blocks.block_bytes == 9 * 1024, "whole samples of 1,024 bytes"
 
 
 def test_another_target_costs_no_embedding_of_the_corpus(copy_of_build: BuildConfig) -> None:
@@ -334,6 +348,7 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
         (["--target", "a/b=x"], "letters, digits"),
         (["--target", "a=x", "--target", "a=y"], "every target once"),
         (["--vocab-size", "100"], "at least 258"),
+        (["--block-bytes", "0"], "--block-bytes is 0; it must lie between 1 and"),
     ],
 )
 def test_impossible_options(options: list[str], message: str) -> None:
