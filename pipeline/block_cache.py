@@ -91,8 +91,8 @@ class BlockCache:
         )
         self.slots = np.frombuffer(mapped, np.uint8)
         """The data of all slots, read-only: uint8 (num_slots * slot_bytes,)."""
-        # The generation that this process has checked, per slot.
-        self._checked = np.full(self.num_slots, -1, dtype=np.int64)
+        # The generation that this process has checked, per slot: none yet, and generations only grow.
+        self._checked = self._table.generation - 1
         self._oldest: deque[tuple[int, int]] = deque()
         self._writing = threading.Lock()
 
