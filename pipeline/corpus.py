@@ -1,4 +1,4 @@
-"""A corpus folder, opened: its tree, its samples, its target sets."""
+"""A corpus, opened: its tree, its samples, its target sets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.blocks import BlockGrid
+from pipeline.cache_settings import CacheSettings
 from pipeline.errors import CorpusError
-from pipeline.manifest import Manifest
-from pipeline.shards import MappedReader
-from pipeline.storage import FetchStatistics, LocalStorage, read_array
+from pipeline.manifest import MANIFEST_FILE, Manifest, TokenizerEntry, parse_manifest
+from pipeline.object_store import ObjectStore
+from pipeline.records import RecordReader
+from pipeline.remote import CachedBlocks, RemoteStorage
+from pipeline.shards import BlockReader, MappedReader, SampleReader
+from pipeline.storage import Blocks, FetchStatistics, LocalStorage, Storage, read_array
 from pipeline.view import DomainTree, View
 
 
@@ -32,28 +37,84 @@ class TargetSet:
 
 
 class Corpus:
-    """A corpus folder. Open one with `open_corpus`."""
+    """A corpus, opened. Open one with `open_corpus`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        self.manifest = Manifest.read(folder)
+    def __init__(self, address: str, cache: CacheSettings) -> None:
+        self.address = address
+        """Folder or URL, as it was given."""
+        self.cache = cache
+        self._store = ObjectStore(address) if "://" in address else None
+        if self._store is None:
+            self.manifest = Manifest.read(Path(address))
+            self._storage: Storage = LocalStorage(Path(address))
+        else:
+            content = self._store.read(MANIFEST_FILE).decode("utf-8", "replace")
+            self.manifest = parse_manifest(content, where=f"{self._store.url}/{MANIFEST_FILE}")
+            self._storage = RemoteStorage(self._store, cache.folder)
         self.fingerprint = self.manifest.fingerprint
-        self.blocks: None = None
-        self.statistics = FetchStatistics()
-        self._storage = LocalStorage(folder)
         self._tree = DomainTree(
             corpus_fingerprint=self.fingerprint,
             levels=self.manifest.tree.levels,
             leaf_offsets=read_array(self._storage, self.manifest.tree.leaf_offsets),
             split_order=read_array(self._storage, self.manifest.tree.split_order),
         )
-        assert self.manifest.sample is not None
-        self.reader = MappedReader(self._storage, self.manifest.shards, self.manifest.sample)
         if self.num_samples != self._tree.leaf_offsets[-1]:
             raise CorpusError(
-                f"the shards of {folder} hold {self.num_samples:,} samples, its tree "
+                f"the shards of {address} hold {self.num_samples:,} samples, its tree "
                 f"{self._tree.leaf_offsets[-1]:,}: the corpus is damaged; fetch or build it again."
             )
+
+    @cached_property
+    def reader(self) -> SampleReader:
+        """Samples by position, for loops that plan ahead."""
+        manifest = self.manifest
+        if manifest.sample is None:
+            return RecordReader(self._storage, self.blocks, self.grid, manifest)
+        if self.blocks is None:
+            return MappedReader(self._storage, manifest.shards, manifest.sample)
+        return BlockReader(self.blocks, self.grid, manifest.sample)
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The blocks that the shards are transferred in."""
+        return BlockGrid(self.manifest.shards, self.manifest.blocks.block_bytes)
+
+    @cached_property
+    def blocks(self) -> Blocks | None:
+        """The block cache of a corpus in an object store; None for a local one, which is mapped."""
+        if self._store is None:
+            return None
+        return CachedBlocks(
+            self._store,
+            self.grid,
+            read_array(self._storage, self.manifest.blocks),
+            fingerprint=self.fingerprint,
+            settings=self.cache,
+        )
+
+    @property
+    def statistics(self) -> FetchStatistics:
+        """What reading from an object store has cost this process; zeros for a local corpus."""
+        return self.blocks.statistics if self.blocks else FetchStatistics()
+
+    @property
+    def path(self) -> Path:
+        """The corpus folder; `CorpusError` for a corpus in an object store."""
+        if self._store is not None:
+            raise CorpusError(
+                f"{self.address} is no local folder, which this needs. Copy the corpus first: "
+                f"braidstream pull {self.address} FOLDER"
+            )
+        return Path(self.address)
+
+    @property
+    def name(self) -> str:
+        """Last part of the address."""
+        return (
+            Path(self.address).resolve().name
+            if self._store is None
+            else self.address.rstrip("/").rsplit("/", 1)[-1]
+        )
 
     @property
     def num_samples(self) -> int:
@@ -72,23 +133,25 @@ class Corpus:
 
     @property
     def tokens_per_sample(self) -> int:
-        """Length of every sample, in tokens."""
+        """Length of every sample, in tokens; `CorpusError` for a corpus of records."""
+        if self.manifest.sample is None:
+            raise self._no_tokens()
         return self.manifest.sample.tokens_per_sample
 
     @property
     def vocab_size(self) -> int:
         """Number of token ids, special tokens included."""
-        return self.manifest.tokenizer.vocab_size
+        return self._tokenizer.vocab_size
 
     @property
     def separator_id(self) -> int:
         """Token that follows every document."""
-        return self.manifest.tokenizer.separator_id
+        return self._tokenizer.separator_id
 
     @property
     def pad_id(self) -> int:
         """Token that fills the last block; losses mask it."""
-        return self.manifest.tokenizer.pad_id
+        return self._tokenizer.pad_id
 
     def domains(self, *, level: int | None = None, k: int | None = None) -> View:
         """The corpus as the domains of one level, or as any number `k` of domains.
@@ -98,8 +161,11 @@ class Corpus:
         """
         return self._tree.view(level=level, k=k)
 
-    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """The samples at `positions` (n,), in that order: (n, tokens_per_sample) uint16 or uint32."""
+    def read(self, positions: NDArray[np.int64]) -> Any:
+        """The samples at `positions` (n,), in that order.
+
+        Of a token corpus an array (n, tokens_per_sample), uint16 or uint32; of any other a list of n.
+        """
         positions = np.asarray(positions, dtype=np.int64)
         if positions.size and not (positions.min() >= 0 and positions.max() < self.num_samples):
             raise IndexError(
@@ -131,34 +197,67 @@ class Corpus:
     def heldout(self) -> NDArray[Any]:
         """Generic validation blocks in natural proportions: (n, tokens_per_sample); n may be 0."""
         if self.manifest.heldout is None:
-            dtype = np.dtype(self.manifest.sample.dtype)
-            return np.empty((0, self.tokens_per_sample), dtype=dtype)
+            return np.empty((0, self.tokens_per_sample), dtype=np.uint16)
         return read_array(self._storage, self.manifest.heldout)
 
     def centroids(self, level: int) -> NDArray[np.float32]:
         """Unit-norm centroids of a level below the root: float32 (levels[level], dim)."""
-        if not 1 <= level < len(self.levels):
+        files = self.manifest.tree.centroids
+        if not 1 <= level <= len(files):
             raise CorpusError(
-                f"centroids exist for the levels 1 to {len(self.levels) - 1}, not {level}."
+                f"centroids exist for the levels 1 to {len(files)}, not {level}."
+                if files
+                else "this corpus has no centroids: its domains were not made by clustering."
             )
-        return read_array(self._storage, self.manifest.tree.centroids[level - 1])
+        return read_array(self._storage, files[level - 1])
+
+    @property
+    def _tokenizer(self) -> TokenizerEntry:
+        if self.manifest.tokenizer is None:
+            raise CorpusError(
+                f"{self.address} says nothing of a tokenizer: its samples came from elsewhere, and with "
+                "them must come the vocabulary size and the special tokens."
+            )
+        return self.manifest.tokenizer
+
+    def _no_tokens(self) -> CorpusError:
+        return CorpusError(
+            f"{self.address} holds records of varying length, not token blocks, which this needs. "
+            "`braidstream build` makes token blocks of text."
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_corpus, (self.path,)
+        """A worker process opens the corpus for itself."""
+        return _reopen, (self.address, self.cache, self.fingerprint)
 
     def __repr__(self) -> str:
         levels = " → ".join(map(str, self.levels))
-        return f"Corpus({str(self.path)!r}, samples={self.num_samples:,}, domains={levels})"
+        return f"Corpus({self.address!r}, samples={self.num_samples:,}, domains={levels})"
 
 
-def open_corpus(path: str | os.PathLike[str]) -> Corpus:
-    """Open a corpus folder; `CorpusError` says what is missing or damaged.
+def open_corpus(
+    address: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
+    connections: int | None = None,
+) -> Corpus:
+    """Open the corpus at `address`: a folder, or s3://, gs://, az://, https:// and the prefix it lies under.
 
-    Local and mounted folders for now; object storage is the next step (docs/stream.md).
+    Local shards are mapped. Shards in an object store are read a block at a time through a cache on disk,
+    which all processes of this machine share: `cache` is its folder (default: BRAIDSTREAM_CACHE, else
+    ~/.cache/braidstream), `cache_bytes` the most it may hold of this corpus, `connections` the number of
+    requests under way at once. Endpoint, region and credentials come from each cloud's own environment
+    variables and configuration files. Raises `CorpusError` that says what is missing or damaged.
     """
-    if "://" in str(path):
+    return Corpus(os.fspath(address), CacheSettings.of(cache, cache_bytes, connections))
+
+
+def _reopen(address: str, cache: CacheSettings, fingerprint: str) -> Corpus:
+    corpus = Corpus(address, cache)
+    if corpus.fingerprint != fingerprint:
         raise CorpusError(
-            f"{str(path)!r} is an address; this version opens local and mounted folders. "
-            "Copy the corpus to a local folder first."
+            f"{address} changed under way: it was corpus {fingerprint[:12]}, it is {corpus.fingerprint[:12]} "
+            "now. Start again from a corpus that stays as it is."
         )
-    return Corpus(Path(path))
+    return corpus
