@@ -4,7 +4,7 @@ RUN/checkpoints/step-000400/
     model.pt        weights
     optimizer.pt    AdamW's moments
     random.pt       torch's generator
-    state.json      stream, mixer, and the run's own counters
+    state.json      steering (mixer and stream), and the run's own counters
 
 Everything is read back with `weights_only=True`: a checkpoint from elsewhere cannot run code.
 """
@@ -22,7 +22,7 @@ import torch
 from pipeline import StateError
 from trainer.atomic import sync
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _KEPT = 2
 _TENSOR_FILES = ("model.pt", "optimizer.pt", "random.pt")
 

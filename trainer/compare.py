@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from pipeline import Corpus
 from trainer.compare_grid import Cell
@@ -54,7 +54,7 @@ class Job:
             part
             for field in fields(TrainConfig)
             if (value := getattr(self.config, field.name)) != getattr(defaults, field.name)
-            for part in (f"--{field.name.replace('_', '-')}", str(value))
+            for part in (f"--{field.name.replace('_', '-')}", _as_argument(value))
         ]
         module = [sys.executable, "-m", "trainer.train_command"]
         return [*module, str(self.corpus), "--out", str(self.folder), *options]
@@ -201,6 +201,11 @@ def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> in
             for run in running:
                 run.kill()
     return interrupt.signal_number or 0 if stopping else 0
+
+
+def _as_argument(value: Any) -> str:
+    """The value as it is typed: names with commas between them."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _environment(parallel: int) -> dict[str, str]:

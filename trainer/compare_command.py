@@ -15,6 +15,7 @@ from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress
 from pipeline import BraidstreamError, Corpus, open_corpus
 from trainer.compare_grid import Grid, parse_grid
 from trainer.config import TrainConfig
+from trainer.train_command import names_with_commas
 
 if TYPE_CHECKING:
     from trainer.compare import CellRun
@@ -56,8 +57,9 @@ class CompareCommand:
     corpus: Positional[Path]
     """Corpus folder, as `braidstream build` writes it."""
     mixers: str = "natural,importance,dga"
-    """Comma-separated: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
-    dga-paced-general. A name can carry changes: dga+step_size=1,dga+step_size=5."""
+    """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced, dga, dga-ema,
+    dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes, such as
+    dga+step_size=1,dga+step_size=5."""
     k: str = ""
     """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
     targets: str = ""
@@ -84,6 +86,7 @@ def main(argv: list[str]) -> int:
         prog="braidstream compare",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
+        registry=names_with_commas(),
     )
     if command.parallel < 1:
         raise BraidstreamError(f"--parallel {command.parallel} must be at least 1.")

@@ -21,8 +21,9 @@ class TrainConfig:
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "dga-paced"
-    """Who chooses the mixture: natural, uniform, importance, importance-paced, dga, dga-ema, dga-paced,
-    dga-paced-general. A name can carry changes: dga-paced+step_size=2+start=importance."""
+    """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced, dga,
+    dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes,
+    such as dga-paced+step_size=2+start=importance."""
     k: int | None = None
     """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
     preset: Literal["1m", "14m", "110m", "350m"] = "14m"
@@ -56,6 +57,14 @@ class TrainConfig:
     """Where DGA's weights begin; default: the mixer's."""
     start_share: float | None = None
     """Share of natural proportions in a start from importance; default: the mixer's."""
+    bregman: float | None = None
+    """DoGE's μ: the smaller, the faster its weights move; default: the mixer's."""
+    toward: Literal["target", "all"] | None = None
+    """Whose gradient DoGE aligns with: the target's, or the mean over domains; default: the mixer's."""
+    basis: tuple[str, ...] = ()
+    """Target sets, or natural, whose histograms dga-distributions weighs; default: all, and natural."""
+    weights_file: str | None = None
+    """Weights that the mixer schedule replays: lines of step and weights, or a run's metrics.jsonl."""
     importance_share: float | None = None
     """Share of every batch that the target's importance-sampling histogram decides; default: the
     mixer's."""
@@ -79,6 +88,8 @@ class TrainConfig:
     """Length of the difference estimator's step, as a share of the parameters' norm."""
     sequences_per_domain: int = 4
     """Samples that stand for a domain when alignment is measured."""
+    sequences_per_distribution: int = 32
+    """Samples that stand for a histogram of dga-distributions."""
     target_batch: int = 64
     """Target sequences in one target gradient; a smaller set is used whole."""
 
@@ -99,7 +110,9 @@ class TrainConfig:
     """torch.compile; auto is on for GPUs."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "sequences_per_domain", "target_batch"):
+        for name in ("steps", "batch_size", "target_batch"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("sequences_per_domain", "sequences_per_distribution"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
@@ -116,7 +129,7 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, field by field."""
-        return {**asdict(self), "evaluate": list(self.evaluate)}
+        return {**asdict(self), "evaluate": list(self.evaluate), "basis": list(self.basis)}
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

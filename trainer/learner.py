@@ -53,6 +53,8 @@ class Learner:
             num_steps=config.steps,
         )
         self._clip_norm = config.clip_norm
+        self.sample_losses = torch.zeros(0, device=device)
+        """Loss of each of this rank's samples in the last step: float32 (n,) on the device."""
 
     def step(self, step: int, tokens: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Learn from this rank's part of a batch; its mean loss and the gradient's norm.
@@ -61,7 +63,9 @@ class Learner:
         the next batch is drawn, so reading them every step would cost speed.
         """
         set_learning_rate(self.optimizer, self.schedule.at(step))
-        loss = self._shared_loss(to_device(tokens, self.device)).mean()
+        losses = self._shared_loss(to_device(tokens, self.device))
+        self.sample_losses = losses.detach()
+        loss = losses.mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         self.optimizer.step()

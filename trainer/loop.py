@@ -1,7 +1,7 @@
 """The training loop, as a story.
 
-Before a batch the mixer may ask for alignment scores and answer with a new mixture, which holds from
-that very batch on. Then: draw, learn, and now and then log, evaluate, save. A run that was stopped
+Before a batch the mixture may be renewed, after measuring alignment as a rule; it holds from that very
+batch on. Then: draw, learn, and now and then log, evaluate, save. A run that was stopped
 anywhere goes on from its last checkpoint; on a CPU it ends with the very same bits.
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from pipeline import Corpus, MixtureStream
+from pipeline import Corpus
 from trainer.alignment import Scores
 from trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
@@ -23,7 +22,7 @@ from trainer.interrupt import Interrupt, TrainingInterrupted
 from trainer.learner import Learner
 from trainer.metrics import MetricsWriter, MixtureHistory
 from trainer.progress import ProgressLine
-from trainer.resolve import resolve
+from trainer.resolve import resolve, steering_config
 from trainer.run_folder import RunFolder, device_name
 from trainer.steering import Steering
 from trainer.tally import Tally
@@ -64,17 +63,14 @@ class Run:
     ) -> None:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.learner = Learner(config, corpus, ranks=ranks, device=device)
-        self.steering = Steering(config, corpus, self.learner, ranks)
-        first = self.steering.mixture(0, np.zeros(corpus.domains(k=config.k).k, dtype=np.int64))
-        self.stream = MixtureStream(
+        self.steering = Steering(
             corpus,
-            first,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            budget=self.steering.budget,
+            steering_config(config),
+            self.learner.loss,
+            learning_rate=self.learner.schedule.at,
+            ranks=ranks,
         )
+        self.stream = self.steering.stream
         self.evaluator = Evaluator(
             corpus,
             config.evaluate,
@@ -83,7 +79,7 @@ class Run:
             device=device,
             ranks=ranks,
         )
-        self.history = MixtureHistory(first)
+        self.history = MixtureHistory(self.stream.mixture)
         self.tally = Tally(
             tokens_per_step=config.batch_size * corpus.tokens_per_sample, device=device
         )
@@ -102,11 +98,11 @@ class Run:
             if self.step == 0:
                 self._record_mixture(None)
             while self.step < self.config.steps:
-                if self.steering.is_due(self.step):
-                    self._update_mixture()
+                self._renew_mixture()
                 # A GPU is still busy with the step before while this draws and copies.
                 batch = next(self.stream)
                 self.tally.add(*self.learner.step(self.step, batch.tokens))
+                self.steering.observe(self.learner.sample_losses, batch.domains)
                 self.step += 1
                 stop = self.ranks.any(interrupt.requested)
                 self._after_step(stop=stop)
@@ -125,14 +121,14 @@ class Run:
             self._save()
         self.progress.advance(self.step)
 
-    def _update_mixture(self) -> None:
-        scores = self.steering.update(self.step)
-        self.stream.set_mixture(self.steering.mixture(self.step, self.stream.samples_drawn))
-        self._record_mixture(scores)
+    def _renew_mixture(self) -> None:
+        renewal = self.steering.after_step(self.step)
+        if renewal is not None:
+            self._record_mixture(renewal.scores)
 
     def _record_mixture(self, scores: Scores | None) -> None:
         fields = self.history.record(self.stream, steps=self.config.steps, scores=scores)
-        self.metrics.write("mixture", self.step, **fields)
+        self.metrics.write("mixture", self.step, **fields, **self.steering.details())
 
     def _log(self) -> None:
         record = self.tally.read(self.stream.wait_seconds, self.ranks)
@@ -163,6 +159,7 @@ class Run:
         self._record_mixture(None)
 
     def _save(self) -> None:
+        steering = self.steering.state_dict()  # takes all ranks
         if self.ranks.is_first:
             save_checkpoint(
                 self.folder.checkpoints,
@@ -172,8 +169,7 @@ class Run:
                     optimizer=self.learner.optimizer.state_dict(),
                     random={"cpu": torch.get_rng_state()},
                     state={
-                        "stream": self.stream.state_dict(),
-                        "mixer": self.steering.state_dict(),
+                        "steering": steering,
                         "history": self.history.state_dict(),
                         "tally": self.tally.state_dict(self.stream.wait_seconds),
                         "metrics_bytes": self.metrics.sync(),
@@ -192,8 +188,7 @@ class Run:
         self.learner.model.load_state_dict(saved.model)
         self.learner.optimizer.load_state_dict(saved.optimizer)
         torch.set_rng_state(saved.random["cpu"])
-        self.steering.load_state_dict(saved.state["mixer"])
-        self.stream.load_state_dict(saved.state["stream"])
+        self.steering.load_state_dict(saved.state["steering"])
         self.history.load_state_dict(saved.state["history"])
         self.tally.load_state_dict(saved.state["tally"])
         return MetricsWriter(path, keep_bytes=saved.state["metrics_bytes"])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import Mixture, MixtureStream
 from trainer.alignment import Scores
+from trainer.packing import pack_floats
 
 _DENSE_DOMAINS = 1024
 _SPARSE_DOMAINS = 256
@@ -71,8 +72,10 @@ class MixtureHistory:
     def record(self, stream: MixtureStream, *, steps: int, scores: Scores | None) -> dict[str, Any]:
         """The fields of a "mixture" record for what `stream` draws from at this moment.
 
-        "weights" is what the mixer wants, "effective" what is left of it by the repetition budget; at
-        the end of the run (`steps`) no batch follows, and the last record's is repeated.
+        "weights" is what was put in force, "effective" what is left of it by the repetition budget; at
+        the end of the run (`steps`) no batch follows, and the last record's is repeated. Where "weights"
+        cannot list all domains, "weights_packed" has them whenever they moved, so that the run can be
+        replayed (`trainer.mixers.schedule`). Scores of basis histograms are "basis_scores".
         """
         mixture = stream.mixture
         if stream.step < steps:
@@ -85,9 +88,13 @@ class MixtureHistory:
             "moved": mixture.distance(self._last),
             "moved_total": mixture.distance(self._first),
             "passes": domain_values(stream.passes),
-            "scores": None if scores is None else domain_values(scores.values),
+            "scores": None,
         }
+        if mixture.view.k > _DENSE_DOMAINS and (mixture is self._first or mixture != self._last):
+            fields["weights_packed"] = pack_floats(mixture.probabilities)
         if scores is not None:
+            of_domains = len(scores.values) == mixture.view.k
+            fields["scores" if of_domains else "basis_scores"] = domain_values(scores.values)
             fields["target_batch_loss"] = scores.target_loss
             fields["target_gradient_norm"] = scores.target_gradient_norm
         self._last = mixture

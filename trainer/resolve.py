@@ -10,6 +10,7 @@ from pipeline import Corpus
 from trainer.config import TrainConfig
 from trainer.difference import DEFAULT_EPSILON
 from trainer.mixers import VARIED, MixerSettings, mixer_settings
+from trainer.steering_config import SteeringConfig
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,17 +30,47 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
         good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(config, precision="bfloat16" if good else "float32")
     settings = chosen_settings(config)
+    config = replace(config, **{name: getattr(settings, name) for name in _used_by(settings)})
+    measures = settings.signal == "alignment" and config.estimator == "difference"
+    if measures and config.epsilon is None:
+        config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
+    return config
+
+
+def _used_by(settings: MixerSettings) -> list[str]:
+    """Settings that make a difference to this mixer."""
     used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
     if settings.max_passes is not None:
         used += ["surplus", "repeat_decay"]
-    if settings.learns_from_scores:
-        used += ["step_size", "update_every", "ema", "score_scale", "start"]
-        if settings.start == "importance":
-            used.append("start_share")
-    config = replace(config, **{name: getattr(settings, name) for name in used})
-    if settings.learns_from_scores and config.estimator == "difference" and config.epsilon is None:
-        config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
-    return config
+    if settings.signal != "nothing":
+        used.append("update_every")
+    if settings.method in ("dga", "dga-distributions"):
+        used += ["step_size", "ema", "score_scale", "start"]
+    if settings.method == "doge":
+        used += ["bregman", "toward", "start"]
+    if "start" in used and settings.start == "importance":
+        used.append("start_share")
+    return used
+
+
+def steering_config(config: TrainConfig) -> SteeringConfig:
+    """What steering has to know of a resolved configuration."""
+    return SteeringConfig(
+        num_steps=config.steps,
+        batch_size=config.batch_size,
+        target=config.target,
+        mixer=chosen_settings(config),
+        k=config.k,
+        seed=config.seed,
+        estimator=config.estimator,
+        gradients=config.gradients,
+        epsilon=config.epsilon,
+        sequences_per_domain=config.sequences_per_domain,
+        sequences_per_distribution=config.sequences_per_distribution,
+        target_batch=config.target_batch,
+        basis=config.basis,
+        weights_file=config.weights_file,
+    )
 
 
 def chosen_settings(config: TrainConfig) -> MixerSettings:

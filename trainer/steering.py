@@ -1,92 +1,193 @@
-"""Steering: measure alignment, let the mixer answer with a mixture."""
+"""Steering: a stream whose mixture a mixer keeps up to date while a model trains.
+
+    steering = Steering(corpus, SteeringConfig(target="recipes", num_steps=1200, batch_size=64), loss)
+    for step in range(1200):
+        batch = next(steering.stream)
+        ...                                   # forward, backward, optimizer
+        steering.after_step(step + 1)
+
+`loss` is a module that maps tokens to a loss per sample; nothing else is asked of the model. The
+training loop of `braidstream train`, the Hugging Face callback and the Lightning callback all do this.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from pipeline import Corpus, Mixture
-from trainer.alignment import AlignmentSampler, Estimator, Probe, Scores
-from trainer.config import TrainConfig
-from trainer.difference import DifferenceEstimator
+from pipeline import Corpus, Mixture, MixtureStream, View
+from trainer.alignment import Estimator, Scores
 from trainer.distributed import Ranks
-from trainer.exact import ExactEstimator
-from trainer.learner import Learner
-from trainer.mixers import DGAMixer, make_mixer
-from trainer.resolve import chosen_settings
+from trainer.domain_losses import DomainLosses
+from trainer.measurement import Sampler, device_of, make_estimator, make_sampler
+from trainer.mixers import (
+    DistributionMixer,
+    MixerSettings,
+    basis_mixtures,
+    make_mixer,
+    mixer_settings,
+)
+from trainer.steering_config import SteeringConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """A mixture was put in force."""
+
+    first_step: int
+    """Step of the first batch that is drawn from it."""
+    scores: Scores | None
+    """What the mixer learned from, if it was alignment; (k,) or one per basis histogram."""
 
 
 class Steering:
-    """The mixer of a run with what it needs to learn from; `config` is resolved."""
+    """A mixer with what it learns from, and the stream that it steers.
 
-    def __init__(self, config: TrainConfig, corpus: Corpus, learner: Learner, ranks: Ranks) -> None:
-        view = corpus.domains(k=config.k)
+    `loss` maps tokens int64 (n, length) to losses float32 (n,); its parameters that require gradients
+    are what alignment is measured on. `learning_rate` is the function of the step that `doge` follows.
+    `ranks` defaults to the process group if there is one. Raises what `make_mixer` and `MixtureStream`
+    raise for settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: SteeringConfig,
+        loss: nn.Module,
+        *,
+        learning_rate: Callable[[int], float] | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        ranks = current_ranks() if ranks is None else ranks
+        settings = config.mixer
+        self.settings = mixer_settings(settings) if isinstance(settings, str) else settings
+        view = corpus.domains(level=1) if config.k is None else corpus.domains(k=config.k)
         target = None if config.target is None else corpus.target(config.target)
-        settings = chosen_settings(config)
-        self._mixer, self._blend, self.budget = make_mixer(
-            settings, view, num_steps=config.steps, batch_size=config.batch_size, target=target
+        self._mixer, self._blend, budget = make_mixer(
+            self.settings,
+            view,
+            num_steps=config.num_steps,
+            batch_size=config.batch_size,
+            target=target,
+            basis=_basis(corpus, view, config, self.settings),
+            learning_rate=learning_rate,
+            weights_file=None if config.weights_file is None else Path(config.weights_file),
         )
-        self._renew_every = settings.update_every
-        self._sampler: AlignmentSampler | None = None
+        self.stream = MixtureStream(
+            corpus,
+            self._blend(self._mixer.mixture_at(0), 0, np.zeros(view.k, dtype=np.int64)),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            budget=budget,
+        )
+        """Where the batches come from."""
+        self._num_steps = config.num_steps
+        self._sampler: Sampler | None = None
         self._estimator: Estimator | None = None
-        if target is not None and settings.learns_from_scores:
-            self._sampler = AlignmentSampler(
-                corpus=corpus,
-                view=view,
-                target=target,
-                seed=config.seed,
-                sequences_per_domain=config.sequences_per_domain,
-                target_batch=config.target_batch,
-                ranks=ranks,
+        self._losses: DomainLosses | None = None
+        self._drawn_from = self.stream.effective_probabilities
+        if self._mixer.signal == "losses":
+            self._losses = DomainLosses(view.k, device=device_of(loss), ranks=ranks)
+        if self._mixer.signal == "alignment":
+            basis = self._mixer.basis if isinstance(self._mixer, DistributionMixer) else None
+            self._sampler = make_sampler(
+                config, corpus, view, target, ranks=ranks, basis=basis, toward=self.settings.toward
             )
-            self._estimator = make_estimator(config, learner, corpus.pad_id, ranks)
-
-    def mixture(self, step: int, drawn: NDArray[np.int64]) -> Mixture:
-        """What batches from `step` on are drawn from; `drawn` (k,) counts the samples so far."""
-        return self._blend(self._mixer.mixture, step, drawn)
+            self._estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
 
     @property
     def skipped_updates(self) -> int:
-        """How often scores were not finite and the mixture stayed as it was."""
-        return self._mixer.skipped_updates if isinstance(self._mixer, DGAMixer) else 0
+        """How often scores were not finite and the mixer stayed as it was."""
+        return self._mixer.skipped_updates
 
-    def is_due(self, step: int) -> bool:
-        """Whether `update` is to be called, and a new mixture asked for, before the batch at `step`."""
-        renews = self._blend.moves and step > 0 and step % self._renew_every == 0
-        return renews or self._mixer.wants_scores(step)
+    @property
+    def learns_from_losses(self) -> bool:
+        """Whether the mixer wants to `observe` the training losses."""
+        return self._losses is not None
 
-    def update(self, step: int) -> Scores | None:
-        """Measure alignment at the present weights, if the mixer wants it, and let it learn from it."""
-        if not self._mixer.wants_scores(step):
-            return None
-        assert self._sampler is not None, "only mixers with a target ask for scores"
-        assert self._estimator is not None
-        scores = self._estimator.scores(self._sampler.draw(step))
-        self._mixer.update(scores.values)
-        return scores
+    def observe(self, losses: Tensor, domains: NDArray[np.int64]) -> None:
+        """Show the mixer the losses (n,) of this rank's samples of the last batch, before `after_step`.
+
+        Only a mixer that learns from losses (`odm`) looks at them. Nothing waits for a GPU here.
+        """
+        if self._losses is not None:
+            self._losses.add(losses, domains, self._drawn_from)
+
+    def after_step(self, step: int) -> Renewal | None:
+        """Call between steps, `step` being the number of steps done: renews the mixture when it is due.
+
+        Every rank calls it alike. The mixture holds from the next batch that the stream plans on. Returns
+        what happened, or None when nothing was due.
+        """
+        renewal = self._renew(step) if self._is_due(step) else None
+        if self._losses is not None and step < self._num_steps:
+            self._drawn_from = self.stream.effective_probabilities
+        return renewal
+
+    def details(self) -> dict[str, Any]:
+        """What the mixer says of itself beside its mixture; plain JSON types."""
+        return self._mixer.details()
 
     def state_dict(self) -> dict[str, Any]:
-        """The mixer's state; measurements are drawn by address and have none."""
-        return self._mixer.state_dict()
+        """The state of mixer and stream as plain JSON types; every rank has to call it."""
+        losses = None if self._losses is None else self._losses.state_dict()
+        return {
+            "mixer": self._mixer.state_dict(),
+            "losses": losses,
+            "stream": self.stream.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        self._mixer.load_state_dict(state)
+        """Continue from a saved state; `StateError` if it belongs to another stream."""
+        self.stream.load_state_dict(state["stream"])
+        self._mixer.load_state_dict(state["mixer"])
+        if self._losses is not None:
+            self._losses.load_state_dict(state["losses"])
+            if self.stream.step < self._num_steps:
+                self._drawn_from = self.stream.effective_probabilities
+
+    def _is_due(self, step: int) -> bool:
+        if not 0 < step < self._num_steps:
+            return False
+        if self._mixer.wants_scores(step):
+            return True
+        if self._blend.moves and step % self.settings.update_every == 0:
+            return True
+        return self._mixer.mixture_at(step) is not self._mixer.mixture_at(step - 1)
+
+    def _renew(self, step: int) -> Renewal:
+        scores = None
+        if self._mixer.wants_scores(step):
+            if self._losses is not None:
+                self._mixer.update(step, self._losses.read())
+            else:
+                assert self._sampler is not None, "a mixer that wants scores has a signal"
+                assert self._estimator is not None
+                scores = self._estimator.scores(self._sampler.draw(step))
+                self._mixer.update(step, scores.values)
+        mixture = self._blend(self._mixer.mixture_at(step), step, self.stream.samples_drawn)
+        return Renewal(first_step=self.stream.set_mixture(mixture), scores=scores)
 
 
-def make_estimator(config: TrainConfig, learner: Learner, pad_id: int, ranks: Ranks) -> Estimator:
-    """The estimator that `config` names, looking through the learner's loss."""
-    probe = Probe(
-        loss=learner.loss,
-        batch_size=learner.local_batch_size,
-        pad_id=pad_id,
-        device=learner.device,
-        normalization=config.gradients,
-        ranks=ranks,
-    )
-    if config.estimator == "exact":
-        return ExactEstimator(probe=probe)
-    assert config.epsilon is not None
-    return DifferenceEstimator(probe=probe, epsilon=config.epsilon)
+def current_ranks() -> Ranks:
+    """This process in torch's process group, or alone if there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size())
+    return Ranks()
+
+
+def _basis(
+    corpus: Corpus, view: View, config: SteeringConfig, settings: MixerSettings
+) -> dict[str, Mixture] | None:
+    if settings.method != "dga-distributions" or config.target is None:
+        return None
+    return basis_mixtures(corpus, view, config.target, config.basis)

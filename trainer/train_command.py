@@ -31,7 +31,9 @@ class TrainCommand:
 
 def main(argv: list[str]) -> int:
     """Run `braidstream train`; 0 when the run is complete, 130 after Ctrl-C."""
-    command = tyro.cli(TrainCommand, prog="braidstream train", args=argv, registry=_registry())
+    command = tyro.cli(
+        TrainCommand, prog="braidstream train", args=argv, registry=names_with_commas()
+    )
     from trainer.interrupt import TrainingInterrupted
     from trainer.loop import train
 
@@ -76,7 +78,7 @@ def _loss(loss: float | None) -> str:
     return "not measured" if loss is None else f"{loss:.3f}"
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
+def names_with_commas() -> tyro.constructors.ConstructorRegistry:
     """Lists of names are written with commas: `--evaluate a,b`."""
     registry = tyro.constructors.ConstructorRegistry()
 

@@ -151,6 +151,32 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(
     assert_same_run(tmp_path / "run", whole_run)
 
 
+@pytest.mark.parametrize("mixer", ["odm", "doge+bregman=0.001", "dga-distributions"])
+def test_every_kind_of_mixer_continues_exactly(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, mixer: str
+) -> None:
+    update_every = 1 if mixer == "odm" else 6
+    config = replace(config, mixer=mixer, update_every=update_every, checkpoint_every=5)
+    train(corpus, config, tmp_path / "whole", quiet=True)
+    with power_cut_at(13):
+        train(corpus, config, tmp_path / "run", quiet=True)
+    train(corpus, config, tmp_path / "run", quiet=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert records(tmp_path / "run", "mixture")[-1]["moved_total"] > 0
+
+
+def test_distributions_record_their_own_weights_and_scores(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, mixer="dga-distributions", basis=("natural", "beta"))
+    train(corpus, config, tmp_path / "run", quiet=True)
+    record = records(tmp_path / "run", "mixture")[1]
+    assert list(record["basis_weights"]) == ["alpha", "natural", "beta"]
+    assert sum(record["basis_weights"].values()) == pytest.approx(1)
+    assert len(record["basis_scores"]) == 3
+    assert record["scores"] is None
+
+
 def test_how_often_is_recorded_and_saved_does_not_change_the_weights(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:

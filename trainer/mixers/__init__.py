@@ -2,19 +2,22 @@
 
 from trainer.mixers.blend import Blend
 from trainer.mixers.dga import DGAMixer
+from trainer.mixers.distributions import DistributionMixer
+from trainer.mixers.doge import DoGEMixer
 from trainer.mixers.fixed import FixedMixer
-from trainer.mixers.importance import ImportanceMixer, importance_mixture
+from trainer.mixers.importance import ImportanceMixer, ImportanceRatioMixer, importance_mixture
+from trainer.mixers.make import MadeMixer, basis_mixtures, make_mixer
 from trainer.mixers.natural import NaturalMixer
+from trainer.mixers.odm import ODMMixer
 from trainer.mixers.presets import (
     PRESETS,
     VARIED,
-    MadeMixer,
     MixerSettings,
     UnknownMixerError,
-    make_mixer,
     mixer_settings,
 )
-from trainer.mixers.protocol import Mixer
+from trainer.mixers.protocol import Mixer, Signal
+from trainer.mixers.schedule import ScheduleMixer, read_schedule
 from trainer.mixers.uniform import UniformMixer
 
 __all__ = [
@@ -22,15 +25,23 @@ __all__ = [
     "VARIED",
     "Blend",
     "DGAMixer",
+    "DistributionMixer",
+    "DoGEMixer",
     "FixedMixer",
     "ImportanceMixer",
+    "ImportanceRatioMixer",
     "MadeMixer",
     "Mixer",
     "MixerSettings",
     "NaturalMixer",
+    "ODMMixer",
+    "ScheduleMixer",
+    "Signal",
     "UniformMixer",
     "UnknownMixerError",
+    "basis_mixtures",
     "importance_mixture",
     "make_mixer",
     "mixer_settings",
+    "read_schedule",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture
-from trainer.dga import finite_scores, mirror_ascent, moving_average, standardized
-
-ScoreScale = Literal["raw", "std"]
+from trainer.mixers.mirror import (
+    MirrorWeights,
+    ScoreScale,
+    check_mirror_settings,
+    check_update_every,
+)
+from trainer.mixers.protocol import Signal
 
 
 class DGAMixer:
@@ -19,7 +23,7 @@ class DGAMixer:
     With ema < 1 the moving average of the weights is what the mixer wants sampled; the weights
     themselves go on from where they are. With score_scale `std` the scores of an update are divided by
     their standard deviation over the domains. A domain that `start` gives nothing stays at 0. Scores
-    that are not finite change nothing and are counted in `skipped_updates`.
+    that are not finite change nothing and are counted.
     """
 
     def __init__(
@@ -31,63 +35,51 @@ class DGAMixer:
         ema: float = 1.0,
         score_scale: ScoreScale = "raw",
     ) -> None:
-        if not step_size >= 0:
-            raise ValueError(f"step_size={step_size!r} (η) must be 0 or more.")
-        if update_every < 1:
-            raise ValueError(f"update_every={update_every!r} (T_r) must be at least 1 step.")
-        if not 0 < ema <= 1:
-            raise ValueError(f"ema={ema!r} (β) must be above 0 and at most 1; 1 is no average.")
-        if score_scale not in ("raw", "std"):
-            raise ValueError(f"score_scale={score_scale!r} must be 'raw' or 'std'.")
+        check_update_every(update_every)
+        check_mirror_settings(step_size, ema, score_scale)
+        self.signal: Signal = "alignment"
         self.step_size = step_size
         self.update_every = update_every
         self.ema = ema
-        self.score_scale = score_scale
-        self.skipped_updates = 0
-        self._alive = start.probabilities > 0
-        with np.errstate(divide="ignore"):  # log 0 = -inf is the weight of an empty domain
-            self._log_weights = np.log(start.probabilities)
-        self._average = start.probabilities
+        self.score_scale: ScoreScale = score_scale
+        self._alpha = MirrorWeights(start.probabilities)
         self._mixture = start
-
-    @property
-    def mixture(self) -> Mixture:
-        """What the mixer wants sampled."""
-        return self._mixture
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """α itself, before averaging: (k,), sums to 1."""
-        weights: NDArray[np.float64] = np.exp(self._log_weights)
-        return weights
+        return self._alpha.weights
+
+    @property
+    def skipped_updates(self) -> int:
+        """How often scores were not finite."""
+        return self._alpha.skipped
+
+    def mixture_at(self, step: int) -> Mixture:
+        """What the mixer wants sampled since its last update."""
+        return self._mixture
 
     def wants_scores(self, step: int) -> bool:
         """Every `update_every` steps; not at 0, where a model that knows nothing likes all alike."""
         return step > 0 and step % self.update_every == 0
 
-    def update(self, scores: NDArray[np.float64]) -> Mixture:
-        """One step of mirror ascent on scores (k,); returns what the mixer now wants sampled."""
-        if not finite_scores(self._log_weights, scores):
-            self.skipped_updates += 1
-            return self._mixture
-        if self.score_scale == "std":
-            scores = standardized(self._log_weights, scores)
-        self._log_weights = mirror_ascent(self._log_weights, scores, self.step_size)
-        self._average = moving_average(self._average, self.weights, self.ema)
-        self._mixture = Mixture.from_weights(self._mixture.view, self._average)
-        return self._mixture
+    def update(self, step: int, scores: NDArray[np.float64]) -> None:
+        """One step of mirror ascent on alignment scores (k,)."""
+        moved = self._alpha.ascend(
+            scores, self.step_size, ema=self.ema, score_scale=self.score_scale
+        )
+        if moved:
+            self._mixture = Mixture.from_weights(self._mixture.view, self._alpha.average)
+
+    def details(self) -> dict[str, Any]:
+        """The mixture says it all."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, average and count as plain JSON types; logarithms of non-empty domains only."""
-        return {
-            "log_weights": self._log_weights[self._alive].tolist(),
-            "average": self._average.tolist(),
-            "skipped_updates": self.skipped_updates,
-        }
+        """Weights, average and count as plain JSON types."""
+        return self._alpha.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self._log_weights[self._alive] = state["log_weights"]
-        self._average = np.array(state["average"], dtype=np.float64)
-        self.skipped_updates = int(state["skipped_updates"])
-        self._mixture = Mixture.from_weights(self._mixture.view, self._average)
+        self._alpha.load_state_dict(state)
+        self._mixture = Mixture.from_weights(self._mixture.view, self._alpha.average)

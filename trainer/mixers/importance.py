@@ -1,11 +1,20 @@
 """Importance sampling: domains by how much of the target's text lies in them.
 
-Each target document belongs to its nearest centroid; the histogram over the domains is the mixture, and
-it stays (the baseline of arXiv 2410.02498, section 3). Small domains that are near the target are repeated
-often, which is how this mixer overfits without a repetition budget.
+Each target document belongs to its nearest centroid. With h the histogram of the target over the domains
+and n natural proportions, two mixtures that stay as they are:
+
+    plain   w_i ∝ h_i            domains occur as often as in the target: each sample of the corpus with
+                                 the weight h_i / n_i, the baseline of arXiv 2410.02498, section 3
+    ratio   w_i ∝ h_i / n_i      domains by how much more of them the target has than the corpus; leans
+                                 further towards small domains
+
+Small domains that are near the target are repeated often, which is how these mixers overfit without a
+repetition budget.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from pipeline import Mixture, MixtureError, TargetSet, View
 from trainer.mixers.fixed import FixedMixer
@@ -16,6 +25,15 @@ class ImportanceMixer(FixedMixer):
 
     def __init__(self, view: View, target: TargetSet) -> None:
         super().__init__(importance_mixture(view, target))
+
+
+class ImportanceRatioMixer(FixedMixer):
+    """The target's histogram relative to natural proportions."""
+
+    def __init__(self, view: View, target: TargetSet) -> None:
+        histogram = importance_mixture(view, target).probabilities
+        ratio = histogram / np.maximum(view.sizes, 1)
+        super().__init__(Mixture.from_weights(view, ratio))
 
 
 def importance_mixture(view: View, target: TargetSet) -> Mixture:

@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from pipeline import BraidstreamError, Mixture, RepetitionBudget, TargetSet, View
-from trainer.mixers.blend import Blend
-from trainer.mixers.dga import DGAMixer, ScoreScale
-from trainer.mixers.importance import ImportanceMixer, importance_mixture
-from trainer.mixers.natural import NaturalMixer
-from trainer.mixers.protocol import Mixer
-from trainer.mixers.uniform import UniformMixer
+from pipeline import BraidstreamError
+from trainer.mixers.mirror import ScoreScale
+from trainer.mixers.protocol import Signal
 
+Method = Literal[
+    "natural",
+    "uniform",
+    "importance",
+    "importance-ratio",
+    "dga",
+    "dga-distributions",
+    "doge",
+    "odm",
+    "schedule",
+]
 Start = Literal["natural", "importance", "uniform"]
 Surplus = Literal["mixture", "natural", "importance"]
+Toward = Literal["target", "all"]
+
+SIGNALS: dict[Method, Signal] = {
+    "natural": "nothing",
+    "uniform": "nothing",
+    "importance": "nothing",
+    "importance-ratio": "nothing",
+    "dga": "alignment",
+    "dga-distributions": "alignment",
+    "doge": "alignment",
+    "odm": "losses",
+    "schedule": "nothing",
+}
+"""What each rule learns from."""
 
 
 class UnknownMixerError(BraidstreamError, ValueError):
-    """A mixer name that is none, or a mixer that lacks the target it needs."""
+    """A mixer name that is none, or a mixer that lacks what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixerSettings:
     """A mixer, what is blended into its weights, and its repetition budget."""
 
-    method: Literal["natural", "uniform", "importance", "dga"]
+    method: Method
     """Which rule chooses the weights."""
     step_size: float = 5.0
-    """η of DGA."""
+    """η of DGA, over domains or over distributions."""
     update_every: int = 25
-    """T_r of DGA, in steps; also how often a blend that moves is renewed."""
+    """T_r, in steps between updates; also how often a blend that moves is renewed."""
     ema: float = 1.0
     """β of DGA-EMA, the share of the newest weights; 1 is no average."""
     score_scale: ScoreScale = "raw"
     """Scores as they are, or in units of their standard deviation over domains; η goes with it."""
     start: Start = "natural"
-    """Where DGA's weights begin."""
+    """Where DGA's weights begin; over distributions `importance` is the target's own histogram, and
+    anything else is all histograms alike."""
     start_share: float = 0.1
     """Share of natural proportions in a start from `importance`, so that no domain begins at 0."""
+    bregman: float = 0.05
+    """μ of DoGE: the smaller, the faster."""
+    toward: Toward = "target"
+    """Whose gradient DoGE aligns with: the target's, or the mean over all domains."""
     importance_share: float = 0.0
     """Share of what is sampled that the target's importance-sampling histogram decides."""
     natural_share: float = 0.0
@@ -53,14 +79,16 @@ class MixerSettings:
     """Power to which what is left of a domain's budget multiplies its weight; 0 is none."""
 
     @property
-    def learns_from_scores(self) -> bool:
-        """Whether alignment has to be measured for this mixer."""
-        return self.method == "dga"
+    def signal(self) -> Signal:
+        """What this mixer learns from."""
+        return SIGNALS[self.method]
 
     @property
     def needs_target(self) -> bool:
         """Whether there is no such mixer without a target."""
-        return self.method not in ("natural", "uniform") or self.blends_histogram
+        free = self.method in ("natural", "uniform", "odm", "schedule")
+        free |= self.method == "doge" and self.toward == "all"
+        return not free or self.blends_histogram
 
     @property
     def ignores_view(self) -> bool:
@@ -78,13 +106,18 @@ PRESETS: dict[str, MixerSettings] = {
     "natural": MixerSettings(method="natural"),
     "uniform": MixerSettings(method="uniform"),
     "importance": MixerSettings(method="importance"),
+    "importance-ratio": MixerSettings(method="importance-ratio"),
     "importance-paced": MixerSettings(method="importance", max_passes=8, surplus="natural"),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
+    "dga-distributions": MixerSettings(method="dga-distributions"),
     "dga-paced": MixerSettings(method="dga", max_passes=8, surplus="mixture"),
     "dga-paced-general": MixerSettings(
         method="dga", step_size=1.5, natural_share=0.1, max_passes=8, surplus="natural"
     ),
+    "doge": MixerSettings(method="doge", start="uniform"),
+    "odm": MixerSettings(method="odm", update_every=1),
+    "schedule": MixerSettings(method="schedule"),
 }
 
 
@@ -129,6 +162,8 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "score_scale": ("raw", "std"),
     "start": ("natural", "importance", "uniform"),
     "start_share": float,
+    "bregman": float,
+    "toward": ("target", "all"),
     "importance_share": float,
     "natural_share": float,
     "natural_share_end": float,
@@ -137,80 +172,3 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "repeat_decay": float,
 }
 """What a name can vary; also the settings that a run's configuration can change."""
-
-
-class MadeMixer(NamedTuple):
-    """A mixer with what stands between it and the stream."""
-
-    mixer: Mixer
-    blend: Blend
-    budget: RepetitionBudget | None
-
-
-def make_mixer(
-    mixer: str | MixerSettings,
-    view: View,
-    *,
-    num_steps: int,
-    batch_size: int,
-    target: TargetSet | None = None,
-) -> MadeMixer:
-    """Build a mixer over `view`, its blend and its budget for a run of `num_steps` batches.
-
-    Raises `UnknownMixerError` for an unknown name or a missing target.
-    """
-    settings = mixer_settings(mixer) if isinstance(mixer, str) else mixer
-    if settings.needs_target and target is None:
-        raise UnknownMixerError(
-            f"the mixer {settings.method!r} steers towards a target and none was given; name one "
-            "with --target NAME, or take the mixer natural or uniform."
-        )
-    budget = _budget(settings, num_steps)
-    blend = Blend(
-        num_steps=num_steps,
-        batch_size=batch_size,
-        natural_share=settings.natural_share,
-        natural_share_end=settings.natural_share_end,
-        importance_share=settings.importance_share,
-        histogram=importance_mixture(view, target)
-        if target and settings.blends_histogram
-        else None,
-        repeat_decay=settings.repeat_decay,
-        budget=budget,
-        surplus_to_histogram=budget is not None and settings.surplus == "importance",
-    )
-    return MadeMixer(_mixer(settings, view, target), blend, budget)
-
-
-def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:
-    if settings.max_passes is None:
-        return None
-    # The surplus to the histogram is the blend's; what even that cannot take is spread naturally.
-    surplus = "natural" if settings.surplus == "importance" else settings.surplus
-    return RepetitionBudget(max_passes=settings.max_passes, num_steps=num_steps, surplus=surplus)
-
-
-def _mixer(settings: MixerSettings, view: View, target: TargetSet | None) -> Mixer:
-    if settings.method == "natural":
-        return NaturalMixer(view)
-    if settings.method == "uniform":
-        return UniformMixer(view)
-    assert target is not None
-    if settings.method == "importance":
-        return ImportanceMixer(view, target)
-    return DGAMixer(
-        _start(settings, view, target),
-        step_size=settings.step_size,
-        update_every=settings.update_every,
-        ema=settings.ema,
-        score_scale=settings.score_scale,
-    )
-
-
-def _start(settings: MixerSettings, view: View, target: TargetSet) -> Mixture:
-    if settings.start == "uniform":
-        return Mixture.uniform(view)
-    natural = Mixture.natural(view)
-    if settings.start == "natural":
-        return natural
-    return importance_mixture(view, target).blend(natural, settings.start_share)

@@ -1,0 +1,113 @@
+"""What is measured beside domains: histograms, all domains as a target, losses of the training batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import Corpus, Mixture, TargetSet
+from tests.corpora import position_of
+from trainer.alignment import AlignmentSampler, Probe
+from trainer.distributed import Ranks
+from trainer.domain_losses import DomainLosses
+from trainer.exact import ExactEstimator
+from trainer.measurement import DistributionSampler, TowardAllSampler
+from trainer.mixers import importance_mixture
+from trainer.model import TokenLoss
+
+CPU = torch.device("cpu")
+
+
+def sampler(corpus: Corpus, *, k: int = 12, ranks: Ranks | None = None) -> AlignmentSampler:
+    return AlignmentSampler(
+        corpus=corpus,
+        view=corpus.domains(k=k),
+        target=corpus.target("alpha"),
+        seed=3,
+        sequences_per_domain=4,
+        target_batch=8,
+        ranks=ranks or Ranks(),
+    )
+
+
+def basis_of(corpus: Corpus) -> np.ndarray:
+    view = corpus.domains(k=12)
+    mixtures = [
+        importance_mixture(view, corpus.target("alpha")),
+        importance_mixture(view, corpus.target("beta")),
+        Mixture.natural(view),
+    ]
+    return np.stack([mixture.probabilities for mixture in mixtures])
+
+
+def test_samples_of_a_histogram_come_in_its_proportions(numbered_corpus: Corpus) -> None:
+    view = numbered_corpus.domains(k=numbered_corpus.num_leaves)
+    one = np.zeros(view.k)
+    one[5] = 1
+    basis = np.stack(
+        [Mixture.natural(view).probabilities, Mixture.uniform(view).probabilities, one]
+    )
+    nothing = numbered_corpus.read(np.arange(3))
+    target = TargetSet(name="any", train=nothing, test=nothing, leaf_histogram=one)
+    inner = AlignmentSampler(corpus=numbered_corpus, view=view, target=target, seed=3)
+    drawn = DistributionSampler(inner=inner, basis=basis, sequences=50).draw(5)
+    assert drawn.k == 3
+    assert drawn.tokens.shape == (3, 50, numbered_corpus.tokens_per_sample)
+    for histogram, tokens in zip(basis, drawn.tokens, strict=True):
+        domains = np.searchsorted(view.offsets, position_of(tokens), side="right") - 1
+        counts = np.bincount(domains, minlength=view.k)
+        # One point in each of 50 equal parts: at most one more or less at either end of a domain's range.
+        assert (np.abs(counts - 50 * histogram) <= 2).all()
+        assert (counts[histogram == 0] == 0).all()
+    np.testing.assert_array_equal(drawn.target, inner.draw(5).target)
+
+
+def test_ranks_share_the_histograms(corpus: Corpus) -> None:
+    alone = DistributionSampler(inner=sampler(corpus), basis=basis_of(corpus)).draw(7)
+    for rank in range(2):
+        inner = sampler(corpus, ranks=Ranks(rank=rank, world_size=2))
+        part = DistributionSampler(inner=inner, basis=basis_of(corpus)).draw(7)
+        np.testing.assert_array_equal(part.domains, np.arange(3)[rank::2])
+        np.testing.assert_array_equal(part.tokens, alone.tokens[rank::2])
+
+
+def test_the_targets_own_histogram_has_the_best_score(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    probe = Probe(loss=trained_loss, batch_size=16, pad_id=corpus.pad_id, device=CPU)
+    samples = DistributionSampler(inner=sampler(corpus), basis=basis_of(corpus)).draw(1)
+    scores = ExactEstimator(probe=probe).scores(samples).values
+    assert scores.shape == (3,)
+    assert scores[0] == scores.max() > scores[1]
+
+
+def test_towards_all_scores_sum_to_the_norm_of_the_mean_gradient(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    # W_i = <∇L_i, mean_j ∇L_j>, so the mean of W is the squared norm of the mean gradient.
+    probe = Probe(
+        loss=trained_loss, batch_size=16, pad_id=corpus.pad_id, device=CPU, normalization="raw"
+    )
+    measured = ExactEstimator(probe=probe).scores(TowardAllSampler(inner=sampler(corpus)).draw(1))
+    assert measured.values.mean() == pytest.approx(measured.target_gradient_norm**2, rel=1e-4)
+
+
+def test_losses_by_domain_are_unbiased_whatever_was_drawn() -> None:
+    truth, probabilities = np.array([1.0, 4.0, 2.0]), np.array([0.1, 0.6, 0.3])
+    domains = np.random.default_rng(0).choice(3, size=(400, 50), p=probabilities)
+    tally = DomainLosses(3, device=CPU, ranks=Ranks())
+    for batch in domains:
+        tally.add(torch.from_numpy(truth[batch]), batch, probabilities)
+    np.testing.assert_allclose(tally.read(), truth, rtol=0.05)
+    np.testing.assert_array_equal(tally.read(), np.zeros(3))
+
+
+def test_losses_by_domain_by_hand_and_over_a_stop() -> None:
+    probabilities = np.array([0.5, 0.25, 0.25, 0.0])
+    tally, restored = (DomainLosses(4, device=CPU, ranks=Ranks()) for _ in range(2))
+    tally.add(torch.tensor([1.0, 3.0]), np.array([0, 1]), probabilities)
+    restored.load_state_dict(tally.state_dict())
+    restored.add(torch.tensor([2.0, 9.0]), np.array([0, 3]), probabilities)
+    # Four samples: (1 + 2) / 0.5 and 3 / 0.25 by four; domain 3 was not drawn from and counts nothing.
+    np.testing.assert_allclose(restored.read(), [1.5, 3.0, 0.0, 0.0])

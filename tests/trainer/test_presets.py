@@ -1,0 +1,100 @@
+"""Mixers by name: presets, names that carry changes, and what is said when something is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Corpus, Mixture
+from trainer.mixers import (
+    PRESETS,
+    DGAMixer,
+    DistributionMixer,
+    MixerSettings,
+    UnknownMixerError,
+    basis_mixtures,
+    importance_mixture,
+    make_mixer,
+    mixer_settings,
+)
+
+
+def make(corpus: Corpus, mixer: str | MixerSettings, k: int = 3, **more: Any) -> Any:
+    given = {"num_steps": 50, "batch_size": 8, "target": corpus.target("alpha")} | more
+    return make_mixer(mixer, corpus.domains(k=k), **given)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "schedule"])
+def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
+    basis = basis_mixtures(corpus, corpus.domains(k=3), "alpha")
+    mixer, blend, budget = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
+    assert mixer.mixture_at(0).view == corpus.domains(k=3)
+    assert (budget is not None) == ("paced" in name)
+    if budget is not None:
+        assert (budget.max_passes, budget.num_steps) == (8, 50)
+    if isinstance(mixer, DGAMixer):
+        assert mixer.mixture_at(0) == Mixture.natural(corpus.domains(k=3))
+        assert mixer.step_size == (1.5 if name == "dga-paced-general" else 5.0)
+        assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
+    assert mixer.signal == PRESETS[name].signal
+    assert mixer.wants_scores(25) == (mixer.signal != "nothing")
+    assert blend.natural_share == (0.1 if name == "dga-paced-general" else 0.0)
+    assert not blend.moves
+
+
+def test_a_name_can_carry_changes(corpus: Corpus) -> None:
+    settings = mixer_settings("dga-paced+step_size=2+start=importance+max_passes=none")
+    assert settings == MixerSettings(method="dga", step_size=2.0, start="importance")
+    view = corpus.domains(k=12)
+    natural = Mixture.natural(view)
+    expected = importance_mixture(view, corpus.target("alpha")).blend(natural, 0.1)
+    assert make(corpus, settings, k=12).mixer.mixture_at(0) == expected
+
+
+def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> None:
+    view = corpus.domains(k=12)
+    assert list(basis_mixtures(corpus, view, "beta")) == ["beta", "alpha", "natural"]
+    basis = basis_mixtures(corpus, view, "alpha", ("natural",))
+    assert list(basis) == ["alpha", "natural"]
+    mixer = make(corpus, "dga-distributions", k=12, basis=basis).mixer
+    assert isinstance(mixer, DistributionMixer)
+    halves = basis["alpha"].blend(basis["natural"], 0.5)
+    np.testing.assert_allclose(mixer.mixture_at(0).probabilities, halves.probabilities)
+    warm = make(corpus, "dga-distributions+start=importance+start_share=0.2", k=12, basis=basis)
+    assert warm.mixer.details()["basis_weights"] == pytest.approx({"alpha": 0.9, "natural": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dgaa", r"no mixer 'dgaa'; choose one of natural, uniform"),
+        ("dga+eta=2", r"'eta=2' .* no setting=value; the settings are step_size"),
+        ("dga+start", r"'start' .* no setting=value"),
+        ("dga+start=here", r"choose one of natural, importance, uniform"),
+        ("dga+ema=some", r"'some' is no number"),
+    ],
+)
+def test_names_that_mean_nothing_are_explained(name: str, message: str) -> None:
+    with pytest.raises(UnknownMixerError, match=message):
+        mixer_settings(name)
+
+
+@pytest.mark.parametrize("name", ["importance", "dga", "doge", "uniform+importance_share=0.5"])
+def test_a_missing_target_is_explained(corpus: Corpus, name: str) -> None:
+    with pytest.raises(UnknownMixerError, match="--target NAME"):
+        make(corpus, name, target=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("schedule", "--weights-file"),
+        ("doge", "learning_rate=…"),
+        ("dga-distributions", "basis=basis_mixtures"),
+    ],
+)
+def test_whatever_else_is_missing_is_named(corpus: Corpus, name: str, message: str) -> None:
+    with pytest.raises(UnknownMixerError, match=message):
+        make(corpus, name)

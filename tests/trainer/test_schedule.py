@@ -1,0 +1,104 @@
+"""Weights from a file: plans that someone wrote, and what another run was steered by."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Corpus, MixtureError, View
+from tests.trainer.test_run import final_weights, records
+from trainer import TrainConfig, train
+from trainer.mixers import read_schedule
+from trainer.packing import pack_floats, unpack_floats
+
+
+def written(path: Path, *lines: Any) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def view(corpus: Corpus) -> View:
+    return corpus.domains(k=3)
+
+
+def test_weights_hold_until_the_next_line(view: View, tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "plan.jsonl",
+        {"step": 0, "weights": [1, 2, 1]},
+        {"step": 10, "weights": {"index": [2], "value": [1.0]}},
+    )
+    mixer = read_schedule(path, view)
+    for step, weights in [(0, [0.25, 0.5, 0.25]), (9, [0.25, 0.5, 0.25]), (10, [0, 0, 1])]:
+        np.testing.assert_allclose(mixer.mixture_at(step).probabilities, weights)
+    assert mixer.mixture_at(500) is mixer.mixture_at(10)
+    assert not mixer.wants_scores(10)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"step": 5, "weights": [1, 1, 1]}], "begins at step 5"),
+        ([{"step": 0, "weights": [1, 1]}], r"plan.jsonl:1 .* over 3 domains .*shape \(2,\)"),
+        ([{"step": 0}], r"plan.jsonl:1 .*weights"),
+        ([[1, 2]], r"plan.jsonl:1"),
+        ([], "begins at step None"),
+    ],
+)
+def test_a_file_that_is_no_schedule_is_explained(
+    view: View, tmp_path: Path, lines: list[Any], message: str
+) -> None:
+    with pytest.raises(MixtureError, match=message):
+        read_schedule(written(tmp_path / "plan.jsonl", *lines), view)
+
+
+def test_a_file_that_is_not_there_is_named(view: View, tmp_path: Path) -> None:
+    with pytest.raises(MixtureError, match=r"plan.jsonl cannot be read"):
+        read_schedule(tmp_path / "plan.jsonl", view)
+
+
+def test_packed_floats_are_the_same_bits() -> None:
+    values = np.array([0.1, 1 / 3, 5e-324, 0.0])
+    np.testing.assert_array_equal(unpack_floats(pack_floats(values)), values)
+
+
+def test_packed_weights_go_before_the_few_that_are_listed(view: View, tmp_path: Path) -> None:
+    few = {"index": [1], "value": [0.5]}
+    whole = np.array([0.2, 0.5, 0.3])
+    record = {"event": "mixture", "weights": few}
+    path = written(
+        tmp_path / "metrics.jsonl",
+        {"event": "train", "step": 0},
+        {**record, "step": 0, "weights_packed": pack_floats(whole)},
+        {**record, "step": 8},
+        {**record, "step": 9, "weights_packed": pack_floats(whole[::-1])},
+    )
+    mixer = read_schedule(path, view)
+    np.testing.assert_array_equal(mixer.mixture_at(8).probabilities, whole)
+    np.testing.assert_array_equal(mixer.mixture_at(9).probabilities, whole[::-1])
+
+
+def test_a_replay_ends_with_the_bits_of_the_run(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    steered = replace(config, mixer="dga-paced+natural_share=0.2+natural_share_end=0")
+    train(corpus, steered, tmp_path / "run", quiet=True)
+    replayed = replace(
+        config,
+        mixer="schedule",
+        weights_file=str(tmp_path / "run" / "metrics.jsonl"),
+        target=None,
+        max_passes=8,
+        surplus="mixture",
+    )
+    train(corpus, replayed, tmp_path / "replay", quiet=True)
+    expected = final_weights(tmp_path / "run")
+    for name, value in final_weights(tmp_path / "replay").items():
+        assert value.equal(expected[name]), name
+    moved = [[r["step"] for r in records(tmp_path / run, "mixture")] for run in ("run", "replay")]
+    assert moved[0] == moved[1]

@@ -1,0 +1,185 @@
+"""Steering as a library: a plain loop, any mixer, a stop anywhere, any number of ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+
+from pipeline import Corpus, Mixture, StateError, open_corpus
+from tests.trainer.test_distributed import _free_port
+from trainer import Steering, SteeringConfig
+from trainer.batches import to_device
+from trainer.distributed import joined_ranks
+from trainer.model import GPT, GPTConfig, TokenLoss
+from trainer.schedule import make_optimizer
+
+CPU = torch.device("cpu")
+LEARNERS = [
+    "dga-paced",
+    "dga-paced-general",
+    "dga+start=importance+score_scale=std+step_size=0.3",
+    "dga-distributions",
+    "doge+bregman=0.001",
+    "doge+toward=all",
+    "odm+update_every=2",
+    "importance-paced+max_passes=2+repeat_decay=1+natural_share=0.5+natural_share_end=0",
+    "dga-paced+max_passes=2+surplus=importance",
+]
+
+
+def make_model(corpus: Corpus) -> TokenLoss:
+    torch.manual_seed(0)
+    shape = GPTConfig(
+        vocab_size=corpus.vocab_size,
+        context_length=corpus.tokens_per_sample,
+        width=32,
+        layers=1,
+        heads=2,
+    )
+    return TokenLoss(GPT(shape), pad_id=corpus.pad_id, compute_dtype=torch.float32)
+
+
+class Loop:
+    """A plain PyTorch loop, as a user has it, with steering added."""
+
+    def __init__(self, corpus: Corpus, mixer: str, *, ranks: Any = None) -> None:
+        self.loss = make_model(corpus)
+        self.optimizer = make_optimizer(self.loss, learning_rate=3e-3, weight_decay=0.1)
+        config = SteeringConfig(
+            num_steps=30,
+            batch_size=8,
+            target="alpha",
+            mixer=mixer if "odm" in mixer else f"{mixer}+update_every=6",
+            k=6,
+            sequences_per_domain=2,
+            sequences_per_distribution=6,
+            target_batch=16,
+        )
+        self.steering = Steering(
+            corpus, config, self.loss, learning_rate=lambda step: 3e-3, ranks=ranks
+        )
+        self.ranks = ranks
+        self.mixtures: list[Mixture] = []
+
+    def run(self, until: int) -> None:
+        while self.steering.stream.step < until:
+            batch = next(self.steering.stream)
+            losses = self.loss(to_device(batch.tokens, CPU))
+            losses.mean().backward()
+            self.share_gradients()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.steering.observe(losses, batch.domains)
+            self.steering.after_step(batch.step + 1)
+            self.mixtures.append(self.steering.stream.mixture)
+
+    def share_gradients(self) -> None:
+        if self.ranks is not None:
+            gradients = [p.grad for p in self.loss.parameters() if p.grad is not None]
+            self.ranks.sum_tensors(gradients)
+            torch._foreach_div_(gradients, self.ranks.world_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steering": json.dumps(self.steering.state_dict(), allow_nan=False),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loss.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steering.load_state_dict(json.loads(state["steering"]))
+
+
+@pytest.mark.parametrize("mixer", LEARNERS)
+def test_a_plain_loop_is_steered_and_resumes_exactly(
+    corpus: Corpus, tmp_path: Path, mixer: str
+) -> None:
+    whole = Loop(corpus, mixer)
+    whole.run(30)
+    assert len(set(whole.mixtures)) > 2, "the mixture moved"
+    for stop in (5, 6, 7, 17):
+        first, second = Loop(corpus, mixer), Loop(corpus, mixer)
+        first.run(stop)
+        torch.save(first.state_dict(), tmp_path / "state.pt")
+        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        second.run(30)
+        assert first.mixtures + second.mixtures == whole.mixtures
+        for name, value in second.loss.state_dict().items():
+            assert value.equal(whole.loss.state_dict()[name]), name
+
+
+def test_a_renewal_says_when_it_holds_and_what_was_measured(corpus: Corpus) -> None:
+    loop = Loop(corpus, "dga")
+    assert loop.steering.after_step(0) is None
+    loop.run(5)
+    next(loop.steering.stream)
+    renewal = loop.steering.after_step(6)
+    assert renewal is not None
+    assert renewal.first_step == 6
+    assert renewal.scores is not None
+    assert renewal.scores.values.shape == (6,)
+    assert loop.steering.after_step(30) is None, "no batch follows the last"
+
+
+def test_without_k_the_first_level_is_steered(corpus: Corpus) -> None:
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    steering = Steering(corpus, config, make_model(corpus))
+    assert steering.stream.view == corpus.domains(level=1)
+    assert steering.stream.mixture == Mixture.uniform(corpus.domains(level=1))
+
+
+def test_the_state_of_another_run_is_refused(corpus: Corpus) -> None:
+    state = Loop(corpus, "dga-paced").steering.state_dict()
+    with pytest.raises(StateError, match="budget"):
+        Loop(corpus, "dga").steering.load_state_dict(state)
+
+
+def _steer_as_rank(
+    rank: int, port: int, corpus_path: Path, mixer: str, out: Path, world_size: int
+) -> None:
+    """One process of a plain data-parallel loop; writes what it ends with."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    with joined_ranks(CPU) as ranks:
+        loop = Loop(open_corpus(corpus_path), mixer, ranks=ranks)
+        loop.run(30)
+        mixtures = np.stack([mixture.probabilities for mixture in loop.mixtures])
+        np.savez(
+            out / f"rank{rank}.npz", mixtures=mixtures, drawn=loop.steering.stream.samples_drawn
+        )
+
+
+@pytest.mark.parametrize(
+    ("world_size", "mixer"),
+    [(2, "dga-distributions"), (2, "odm+update_every=2"), (4, "dga-paced"), (4, "doge+toward=all")],
+)
+def test_every_rank_ends_with_the_same_bits(
+    corpus: Corpus, tmp_path: Path, world_size: int, mixer: str
+) -> None:
+    multiprocessing.spawn(
+        _steer_as_rank,
+        args=(_free_port(), corpus.path, mixer, tmp_path, world_size),
+        nprocs=world_size,
+    )
+    ranks = [np.load(tmp_path / f"rank{rank}.npz") for rank in range(world_size)]
+    for other in ranks[1:]:
+        np.testing.assert_array_equal(ranks[0]["mixtures"], other["mixtures"])
+        np.testing.assert_array_equal(ranks[0]["drawn"], other["drawn"])
+    alone = Loop(corpus, mixer)
+    alone.run(30)
+    single = np.stack([mixture.probabilities for mixture in alone.mixtures])
+    np.testing.assert_allclose(ranks[0]["mixtures"], single, atol=0.02)

@@ -1,0 +1,177 @@
+"""A mixer from its settings, with what stands between it and the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline import Corpus, Mixture, RepetitionBudget, TargetSet, View
+from trainer.mixers.blend import Blend
+from trainer.mixers.dga import DGAMixer
+from trainer.mixers.distributions import DistributionMixer
+from trainer.mixers.doge import DoGEMixer
+from trainer.mixers.importance import ImportanceMixer, ImportanceRatioMixer, importance_mixture
+from trainer.mixers.natural import NaturalMixer
+from trainer.mixers.odm import ODMMixer
+from trainer.mixers.presets import MixerSettings, UnknownMixerError, mixer_settings
+from trainer.mixers.protocol import Mixer
+from trainer.mixers.schedule import read_schedule
+from trainer.mixers.uniform import UniformMixer
+
+
+class MadeMixer(NamedTuple):
+    """A mixer, the blend that follows it, and the budget for the stream."""
+
+    mixer: Mixer
+    blend: Blend
+    budget: RepetitionBudget | None
+
+
+def make_mixer(
+    mixer: str | MixerSettings,
+    view: View,
+    *,
+    num_steps: int,
+    batch_size: int,
+    target: TargetSet | None = None,
+    basis: Mapping[str, Mixture] | None = None,
+    learning_rate: Callable[[int], float] | None = None,
+    weights_file: Path | None = None,
+) -> MadeMixer:
+    """Build a mixer over `view`, its blend and its budget for a run of `num_steps` batches.
+
+    `basis` is what `dga-distributions` weighs (see `basis_mixtures`), `learning_rate` the function of
+    the step that `doge` follows, `weights_file` what `schedule` reads. Raises `UnknownMixerError` for
+    an unknown name or for one of these that is missing.
+    """
+    settings = mixer_settings(mixer) if isinstance(mixer, str) else mixer
+    if settings.needs_target and target is None:
+        raise UnknownMixerError(
+            f"the mixer {settings.method!r} steers towards a target and none was given; name one "
+            "with --target NAME, or take the mixer natural or uniform."
+        )
+    budget = _budget(settings, num_steps)
+    blend = Blend(
+        num_steps=num_steps,
+        batch_size=batch_size,
+        natural_share=settings.natural_share,
+        natural_share_end=settings.natural_share_end,
+        importance_share=settings.importance_share,
+        histogram=importance_mixture(view, target)
+        if target and settings.blends_histogram
+        else None,
+        repeat_decay=settings.repeat_decay,
+        budget=budget,
+        surplus_to_histogram=budget is not None and settings.surplus == "importance",
+    )
+    rule = _rule(settings, view, target, basis, learning_rate, weights_file)
+    return MadeMixer(rule, blend, budget)
+
+
+def basis_mixtures(
+    corpus: Corpus, view: View, target: str, names: tuple[str, ...] = ()
+) -> dict[str, Mixture]:
+    """The histograms over `view` that `dga-distributions` weighs, by name; `target`'s comes first.
+
+    `names` are target sets of the corpus or `natural`; none means all target sets and `natural`.
+    """
+    wanted = dict.fromkeys([target, *(names or (*corpus.target_names, "natural"))])
+    return {
+        name: Mixture.natural(view)
+        if name == "natural"
+        else importance_mixture(view, corpus.target(name))
+        for name in wanted
+    }
+
+
+def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:
+    if settings.max_passes is None:
+        return None
+    # The surplus to the histogram is the blend's; what even that cannot take is spread naturally.
+    surplus = "natural" if settings.surplus == "importance" else settings.surplus
+    return RepetitionBudget(max_passes=settings.max_passes, num_steps=num_steps, surplus=surplus)
+
+
+def _rule(
+    settings: MixerSettings,
+    view: View,
+    target: TargetSet | None,
+    basis: Mapping[str, Mixture] | None,
+    learning_rate: Callable[[int], float] | None,
+    weights_file: Path | None,
+) -> Mixer:
+    """The mixer itself."""
+    match settings.method:
+        case "natural":
+            return NaturalMixer(view)
+        case "uniform":
+            return UniformMixer(view)
+        case "importance":
+            assert target is not None
+            return ImportanceMixer(view, target)
+        case "importance-ratio":
+            assert target is not None
+            return ImportanceRatioMixer(view, target)
+        case "dga":
+            return DGAMixer(
+                _start(settings, view, target),
+                step_size=settings.step_size,
+                update_every=settings.update_every,
+                ema=settings.ema,
+                score_scale=settings.score_scale,
+            )
+        case "dga-distributions":
+            if basis is None:
+                raise UnknownMixerError(
+                    "the mixer 'dga-distributions' weighs histograms; pass basis=basis_mixtures(…)."
+                )
+            return _distributions(settings, basis)
+        case "doge":
+            if learning_rate is None:
+                raise UnknownMixerError(
+                    "the mixer 'doge' follows the learning rate; pass learning_rate=…, "
+                    "a function of the step."
+                )
+            return DoGEMixer(
+                _start(settings, view, target),
+                learning_rate=learning_rate,
+                bregman=settings.bregman,
+                update_every=settings.update_every,
+            )
+        case "odm":
+            return ODMMixer(view, update_every=settings.update_every)
+        case "schedule":
+            if weights_file is None:
+                raise UnknownMixerError(
+                    "the mixer 'schedule' reads its weights from a file; name one with --weights-file, "
+                    "for instance the metrics.jsonl of another run."
+                )
+            return read_schedule(weights_file, view)
+
+
+def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> DistributionMixer:
+    """Weights begin alike, or mostly at the target's own histogram, which is the first."""
+    start = np.full(len(basis), 1 / len(basis))
+    if settings.start == "importance":
+        start *= settings.start_share
+        start[0] += 1 - settings.start_share
+    return DistributionMixer(
+        basis,
+        start,
+        step_size=settings.step_size,
+        update_every=settings.update_every,
+        ema=settings.ema,
+        score_scale=settings.score_scale,
+    )
+
+
+def _start(settings: MixerSettings, view: View, target: TargetSet | None) -> Mixture:
+    if settings.start == "uniform":
+        return Mixture.uniform(view)
+    natural = Mixture.natural(view)
+    if settings.start == "natural" or target is None:
+        return natural
+    return importance_mixture(view, target).blend(natural, settings.start_share)

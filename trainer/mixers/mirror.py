@@ -1,0 +1,81 @@
+"""Weights that climb by mirror ascent: what DGA, DoGE and DGA over distributions have in common."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.dga import finite_scores, mirror_ascent, moving_average, standardized
+
+ScoreScale = Literal["raw", "std"]
+
+
+class MirrorWeights:
+    """Weights (m,) on the simplex, their moving average, and the count of scores that were no numbers.
+
+    Weights that `start` has at 0 stay there. See `trainer.dga` for the arithmetic.
+    """
+
+    def __init__(self, start: NDArray[np.float64]) -> None:
+        self.average = start
+        """(1 - β) average + β weights after each step; float64 (m,), sums to 1."""
+        self.skipped = 0
+        self._alive = start > 0
+        with np.errstate(divide="ignore"):  # log 0 = -inf is the weight of an empty domain
+            self._log_weights = np.log(start)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """α itself: float64 (m,), sums to 1."""
+        weights: NDArray[np.float64] = np.exp(self._log_weights)
+        return weights
+
+    def ascend(
+        self,
+        scores: NDArray[np.float64],
+        step_size: float,
+        *,
+        ema: float = 1.0,
+        score_scale: ScoreScale = "raw",
+    ) -> bool:
+        """One step on scores (m,); False when they are not finite, which changes and counts that."""
+        if not finite_scores(self._log_weights, scores):
+            self.skipped += 1
+            return False
+        if score_scale == "std":
+            scores = standardized(self._log_weights, scores)
+        self._log_weights = mirror_ascent(self._log_weights, scores, step_size)
+        self.average = moving_average(self.average, self.weights, ema)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Logarithms of the weights that are not 0, average and count, as plain JSON types."""
+        return {
+            "log_weights": self._log_weights[self._alive].tolist(),
+            "average": self.average.tolist(),
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._log_weights[self._alive] = state["log_weights"]
+        self.average = np.array(state["average"], dtype=np.float64)
+        self.skipped = int(state["skipped"])
+
+
+def check_update_every(update_every: int) -> None:
+    """Raise ValueError unless there is at least one step from update to update."""
+    if update_every < 1:
+        raise ValueError(f"update_every={update_every!r} (T_r) must be at least 1 step.")
+
+
+def check_mirror_settings(step_size: float, ema: float, score_scale: str) -> None:
+    """Raise ValueError for settings of `MirrorWeights.ascend` that are out of range."""
+    if not step_size >= 0:
+        raise ValueError(f"step_size={step_size!r} (η) must be 0 or more.")
+    if not 0 < ema <= 1:
+        raise ValueError(f"ema={ema!r} (β) must be above 0 and at most 1; 1 is no average.")
+    if score_scale not in ("raw", "std"):
+        raise ValueError(f"score_scale={score_scale!r} must be 'raw' or 'std'.")

@@ -1,0 +1,46 @@
+"""What a steered run is told, whoever trains the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.alignment import Normalization
+from trainer.mixers import MixerSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SteeringConfig:
+    """How a run is steered."""
+
+    num_steps: int
+    """Length of the run in global batches."""
+    batch_size: int
+    """Samples of a global batch, over all ranks."""
+    target: str | None = None
+    """Target set that steers; natural, uniform, odm and schedule need none."""
+    mixer: str | MixerSettings = "dga-paced"
+    """Who chooses the mixture: a name, also one that carries changes, or settings."""
+    k: int | None = None
+    """Number of domains; default: the tree's first level."""
+    seed: int = 0
+    """Seed of every draw."""
+    estimator: Literal["difference", "exact"] = "difference"
+    """How alignment is measured: two forward passes, or one backward pass per domain."""
+    gradients: Normalization = "clip"
+    """Gradients as they are, the target's clipped to norm 1, or both normalised."""
+    epsilon: float | None = None
+    """Length of the difference estimator's step as a share of the parameters' norm; default: what suits
+    the parameters' type. Where the forward pass runs in bfloat16 over float32 weights, give 5e-4."""
+    sequences_per_domain: int = 4
+    """Samples that stand for a domain when alignment is measured."""
+    sequences_per_distribution: int = 32
+    """Samples that stand for a histogram of `dga-distributions`."""
+    target_batch: int = 64
+    """Target sequences in one target gradient; a smaller set is used whole."""
+    measuring_batch: int | None = None
+    """Samples per forward pass while measuring; default: a rank's share of the batch."""
+    basis: tuple[str, ...] = ()
+    """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
+    weights_file: str | None = None
+    """Weights that the mixer `schedule` replays."""
