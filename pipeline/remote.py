@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from pipeline.manifest import FileEntry
 from pipeline.object_store import PART_BYTES, ObjectStore
 from pipeline.storage import FetchStatistics
 
+_DOWNLOADS = 3
 _PATIENCE_SECONDS = 0.02
 _open_blocks: weakref.WeakSet[CachedBlocks] = weakref.WeakSet()
 
@@ -47,17 +49,10 @@ class RemoteStorage:
     def map(self, entry: FileEntry) -> NDArray[np.uint8]:
         """Content of a file as a read-only byte array of shape (entry.bytes,)."""
         path = self._folder / entry.sha256
-        content = _intact(path, entry)
-        if content is not None:
-            return content
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            locks = ByteLocks(self._folder / "lock")
-            with locks.exclusive(int(entry.sha256[:15], 16)):
-                if (content := _intact(path, entry)) is None:
-                    self._download(entry, path)
-                    content = _intact(path, entry)
-            locks.close()
+            content = _intact(path, entry)
+            if content is None:
+                content = self._fetched(entry, path)
         except OSError as error:
             raise StorageError(
                 f"{entry.file} cannot be kept in {self._folder}: {error.strerror}. Free space on that disk, "
@@ -65,28 +60,39 @@ class RemoteStorage:
             ) from error
         if content is None:
             raise StorageError(
-                f"{entry.file} in {self._store.url} is not what the manifest says: expected sha256 "
-                f"{entry.sha256[:16]}…, found another one. The corpus was damaged or replaced: push it again."
+                f"{self._store.url}/{entry.file}, bytes 0 to {entry.bytes:,}: expected sha256 "
+                f"{entry.sha256[:16]}…, found another one in each of {_DOWNLOADS} downloads. The corpus was "
+                "damaged or replaced: push it again."
             )
         return content
 
-    def _download(self, entry: FileEntry, path: Path) -> None:
-        """Write the parts side by side into another file and rename it when all are there."""
-        partial = path.with_suffix(".partial")
-        one_part = entry.bytes <= PART_BYTES
-        with partial.open("wb") as file, ThreadPoolExecutor(CONNECTIONS) as pool:
+    def _fetched(self, entry: FileEntry, path: Path) -> NDArray[np.uint8] | None:
+        """Download the file, unless another process has just done so; None when it is never right."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        number = int(entry.sha256[:15], 16)
+        with closing(ByteLocks(self._folder / "lock")) as locks, locks.exclusive(number):
+            content = _intact(path, entry)
+            for _ in range(_DOWNLOADS):
+                if content is None:
+                    self._download(entry, path)
+                    content = _intact(path, entry)
+            return content
 
-            def part(start: int) -> None:
+    def _download(self, entry: FileEntry, path: Path) -> None:
+        """Write the parts side by side into another file, renamed when all are there."""
+        partial = path.with_suffix(".partial")
+        check = _check_of_file(entry) if entry.bytes <= PART_BYTES else None
+        with partial.open("wb") as file:
+
+            def load(part: int, urgent: bool) -> None:
+                start = part * PART_BYTES
                 end = min(start + PART_BYTES, entry.bytes)
-                content = self._store.read_range(
-                    entry.file, start, end, check=entry_check(entry) if one_part else None
-                )
+                content = self._store.read_range(entry.file, start, end, check=check)
                 os.pwrite(file.fileno(), content, start)
 
-            try:
-                list(pool.map(part, range(0, entry.bytes, PART_BYTES)))
-            finally:
-                pool.shutdown(cancel_futures=True)
+            parts = np.arange(-(-entry.bytes // PART_BYTES))
+            with Fetcher(load, connections=CONNECTIONS).fetch(parts) as arriving:
+                deque(arriving, maxlen=0)
         partial.replace(path)
 
 
@@ -290,7 +296,7 @@ class CachedBlocks:
         return session
 
 
-def entry_check(entry: FileEntry) -> Callable[[bytes], str | None]:
+def _check_of_file(entry: FileEntry) -> Callable[[bytes], str | None]:
     """Compare content with the checksum that the manifest has for it."""
 
     def check(content: bytes) -> str | None:
