@@ -38,7 +38,7 @@ class Results:
                 if line["k"] == k:
                     return str(line["reason"])
                 if line["k"] < k:
-                    return "–"
+                    return "-"
         return ""
 
     def median(self, k: int, loader: str, workers: int, quantity: str) -> float | None:

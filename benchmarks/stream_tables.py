@@ -55,7 +55,7 @@ def quantity_table(
                 v for name, v in values.items() if v is not None and name not in (OURS, LIMIT)
             ]
             ours = values[OURS]
-            row.append(f"{ours / max(rivals):,.1f}" if rivals and ours is not None else "–")
+            row.append(f"{ours / max(rivals):,.1f}" if rivals and ours is not None else "-")
         rows.append(row)
     return table([*header, "ours ÷ limit", "ours ÷ best peer"] if compares else header, rows)
 
@@ -86,6 +86,6 @@ def processes(workers: int) -> str:
 def spread(ratios: Sequence[float]) -> str:
     """Median, and the range where there is one."""
     if not ratios:
-        return "–"
+        return "-"
     middle = sorted(ratios)[len(ratios) // 2]
     return f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -35,7 +35,10 @@ class Peer(Protocol):
         """Write the files that the loader needs beside the data; nothing where it reads them as they are."""
 
     def batches(self, data: Data, workers: int) -> Iterator[NDArray[np.uint16] | torch.Tensor]:
-        """Batches (BATCH, SAMPLE_TOKENS) without end, in this process or from worker processes."""
+        """Batches (BATCH, SAMPLE_TOKENS) without end, in this process or from worker processes.
+
+        A batch may be shorter where the loader cannot help it.
+        """
 
 
 def peer(name: str) -> Peer:

@@ -18,13 +18,22 @@ def write(data: Data) -> None:
 
 
 def batches(data: Data, workers: int) -> Iterator[NDArray[np.uint16]]:
-    """With workers: the same copy in each, sent as the DataLoader sends any array."""
+    """With workers: the same copy in each, sent as it is."""
     if not workers:
         return iter(Gather(data))
     loader = DataLoader(
-        Gather(data), batch_size=None, num_workers=workers, multiprocessing_context="forkserver"
+        Gather(data),
+        batch_size=None,
+        collate_fn=as_it_is,  # else every array becomes a tensor in a file descriptor of its own
+        num_workers=workers,
+        multiprocessing_context="forkserver",
     )
     return iter(loader)
+
+
+def as_it_is(batch: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """No conversion."""
+    return batch
 
 
 class Gather(IterableDataset):

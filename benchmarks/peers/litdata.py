@@ -29,7 +29,7 @@ def write(data: Data) -> None:
 
 
 def batches(data: Data, workers: int) -> Iterator[torch.Tensor]:
-    """An epoch ends when the first domain is used up; then the next begins."""
+    """An epoch ends when the first domain is used up, often within a batch; then the next begins."""
     domains = [
         StreamingDataset(
             str(folder(data, number)), item_loader=TokensLoader(SAMPLE_TOKENS), shuffle=True
@@ -38,7 +38,7 @@ def batches(data: Data, workers: int) -> Iterator[torch.Tensor]:
     ]
     mixed = CombinedStreamingDataset(domains, weights=data.weights.tolist(), iterate_over_all=False)
     while True:
-        loader = StreamingDataLoader(mixed, batch_size=BATCH, num_workers=workers, drop_last=True)
+        loader = StreamingDataLoader(mixed, batch_size=BATCH, num_workers=workers)
         yield from loader
 
 
