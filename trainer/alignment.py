@@ -4,13 +4,16 @@
 
 A step θ - η∇L_i changes the target's loss by -η a_i to first order, so a positive score means that the
 domain helps. This module draws the samples that stand for the domains and for the target and computes
-g; `exact.py` and `difference.py` compute the scores from them in two ways that must agree.
+g; `exact.py` and `difference.py` compute the scores from them in two ways that must agree, and `probe.py`
+scores the training batch instead.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +25,7 @@ from pipeline import Corpus, TargetSet, View
 from pipeline.counter_rng import random_uniform
 from trainer.batches import micro_batches
 from trainer.distributed import Ranks
+from trainer.sharding import is_sharded, local_shards, sharded_gradient, sharded_norm
 
 Normalization = Literal["raw", "clip", "cosine"]
 
@@ -84,15 +88,23 @@ class AlignmentSampler:
 
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's part of the measurement before `step`."""
-        rank, world_size = self.ranks.rank, self.ranks.world_size
-        domains = np.flatnonzero(self.view.sizes)[rank::world_size]
+        domains = np.flatnonzero(self.view.sizes)[self.ranks.rank :: self.ranks.world_size]
         positions = self.view.offsets[domains, None] + self._samples_of(domains, step)
-        chosen = self._target_rows(step)
-        return AlignmentSamples(
-            k=self.view.k,
+        return replace(
+            self.draw_target(step),
             domains=domains,
             tokens=self.corpus.read(positions.ravel()).reshape(*positions.shape, -1),
-            target=self.target.train[chosen[rank::world_size]],
+        )
+
+    def draw_target(self, step: int) -> AlignmentSamples:
+        """The same target sequences as `draw`, and no domain's samples."""
+        chosen = self._target_rows(step)
+        length = self.corpus.tokens_per_sample
+        return AlignmentSamples(
+            k=self.view.k,
+            domains=np.empty(0, dtype=np.int64),
+            tokens=np.empty((0, self.sequences_per_domain, length), dtype=self.target.train.dtype),
+            target=self.target.train[chosen[self.ranks.rank :: self.ranks.world_size]],
             target_total=len(chosen),
         )
 
@@ -134,33 +146,79 @@ class Probe:
         """The trained parameters, in a fixed order."""
         return [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Measure without dropout: modules are in evaluation mode inside and as they were after.
+
+        A score is a small difference between gradients, and masks drawn for one of them and not for the
+        other would only add noise. (Hugging Face's models also leave gradient checkpointing off in this
+        mode; where memory is short, a smaller `batch_size` takes its place.)
+        """
+        training = [module for module in self.loss.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    @property
+    def shards(self) -> list[Tensor]:
+        """What this rank holds of `parameters`, to be read and moved: all of them, unless FSDP2 cut them."""
+        return local_shards(self.parameters)
+
+    def passes(self, tokens: NDArray[Any], size: int) -> int:
+        """Forward passes that this rank takes at least for `tokens` (n, length), `size` at a time.
+
+        Where ranks gather the weights together, one that has fewer samples takes part in all passes.
+        """
+        if not is_sharded(self.loss):
+            return 0
+        return int(self.ranks.gather_array(np.array([-(-len(tokens) // size)])).max())
+
     def gradient(
         self, tokens: NDArray[Any], *, total: int, size: int
     ) -> tuple[list[Tensor], Tensor]:
         """Gradient and value of Σ loss / total over the samples of `tokens` (n, length).
 
-        They go through the model `size` at a time.
+        They go through the model `size` at a time. Of sharded parameters it is this rank's shards of the
+        gradient over the samples of all ranks.
         """
-        parameters = self.parameters
-        gradient = [torch.zeros_like(parameter) for parameter in parameters]
+        parameters, sharded = self.parameters, is_sharded(self.loss)
+        gradient = [torch.zeros_like(shard) for shard in self.shards]
         value = torch.zeros((), device=self.device)
-        for batch, _ in micro_batches(tokens, size=size, pad_id=self.pad_id, device=self.device):
+        for batch, _ in micro_batches(
+            tokens,
+            size=size,
+            pad_id=self.pad_id,
+            device=self.device,
+            at_least=self.passes(tokens, size),
+        ):
             loss = self.loss(batch).sum() / total
-            # Unlike loss.backward() this leaves .grad alone, and DistributedDataParallel with it.
-            for accumulated, part in zip(
-                gradient, torch.autograd.grad(loss, parameters), strict=True
-            ):
-                accumulated += part
+            if sharded:
+                parts = sharded_gradient(loss, parameters)
+            else:
+                # Unlike loss.backward() this leaves .grad alone, and DistributedDataParallel with it.
+                parts = [*torch.autograd.grad(loss, parameters, materialize_grads=True)]
+            torch._foreach_add_(gradient, parts)
             value += loss.detach()
         return gradient, value
 
+    def norm(self, shards: list[Tensor]) -> float:
+        """Euclidean norm of tensors cut like `shards`, over all ranks."""
+        if is_sharded(self.loss):
+            return float(sharded_norm(shards, self.parameters, self.ranks))
+        return float(total_norm(shards))
+
     def target_gradient(self, samples: AlignmentSamples) -> tuple[list[Tensor], Scores]:
-        """The normalised g over all ranks, and a record of it with scores still at 0."""
+        """The normalised g over all ranks, cut like `shards`, and a record of it with scores still at 0."""
         gradient, loss = self.gradient(
             samples.target, total=samples.target_total, size=self.batch_size
         )
-        self.ranks.sum_tensors([*gradient, loss])
-        norm = float(total_norm(gradient))
+        # Shards have been summed on their way.
+        self.ranks.sum_tensors([loss] if is_sharded(self.loss) else [*gradient, loss])
+        norm = self.norm(gradient)
         longest = {"raw": math.inf, "clip": 1.0, "cosine": 0.0}[self.normalization]
         if norm > longest:
             torch._foreach_div_(gradient, norm)

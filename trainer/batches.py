@@ -20,14 +20,16 @@ def to_device(tokens: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def micro_batches(
-    tokens: NDArray[Any], *, size: int, pad_id: int, device: torch.device
+    tokens: NDArray[Any], *, size: int, pad_id: int, device: torch.device, at_least: int = 0
 ) -> Iterator[tuple[Tensor, slice]]:
     """Cut tokens (n, length) into tensors (size, length) with the rows that each of them holds.
 
     The last one is filled up with rows of padding, whose loss is 0: a compiled model then sees one
-    shape only.
+    shape only. Batches of nothing but padding make up the number to `at_least`, for processes that have
+    to take as many passes as the others.
     """
-    for start in range(0, len(tokens), size):
+    for number in range(max(-(-len(tokens) // size), at_least)):
+        start = number * size
         rows = tokens[start : start + size]
         missing = size - len(rows)
         if missing:

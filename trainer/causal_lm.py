@@ -2,6 +2,8 @@
 
     model = AutoModelForCausalLM.from_pretrained(...)
     loss = TokenLoss(CausalLM(model), pad_id=pad_id, compute_dtype=torch.bfloat16)
+
+`loss` then has what estimators and evaluation need: the loss of each sample.
 """
 
 from __future__ import annotations

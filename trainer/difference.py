@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.alignment import AlignmentSamples, Probe, Scores, total_norm
+from trainer.alignment import AlignmentSamples, Probe, Scores
 from trainer.batches import micro_batches
+from trainer.sharding import forget_gathered
 
 DEFAULT_EPSILON = {torch.bfloat16: 5e-4, torch.float32: 5e-5}
 
@@ -40,35 +41,40 @@ class DifferenceEstimator:
 
     def scores(self, samples: AlignmentSamples) -> Scores:
         """Scores of all domains; see `trainer.alignment.Estimator`. The weights end as they were."""
-        gradient, record = self.probe.target_gradient(samples)
-        parameters = self.probe.parameters
-        with torch.no_grad():
-            saved = [parameter.clone() for parameter in parameters]
+        with self.probe.evaluating():
+            gradient, record = self.probe.target_gradient(samples)
+            weights = self.probe.shards
+            saved = [weight.clone() for weight in weights]
             # A gradient of 0 gives losses that do not differ, whatever the step.
-            step = self.epsilon * float(total_norm(saved)) / max(float(total_norm(gradient)), 1e-30)
+            step = self.epsilon * self.probe.norm(saved) / max(self.probe.norm(gradient), 1e-30)
             try:
-                torch._foreach_add_(parameters, gradient, alpha=step)
+                torch._foreach_add_(weights, gradient, alpha=step)
                 above = self._losses(samples)
-                torch._foreach_copy_(parameters, saved)
-                torch._foreach_add_(parameters, gradient, alpha=-step)
+                torch._foreach_copy_(weights, saved)
+                torch._foreach_add_(weights, gradient, alpha=-step)
                 below = self._losses(samples)
             finally:
                 # Adding and subtracting would leave rounding behind; the copy leaves nothing.
-                torch._foreach_copy_(parameters, saved)
+                torch._foreach_copy_(weights, saved)
+                forget_gathered(self.probe.loss)
         values = record.values.copy()
         values[samples.domains] = (above - below).mean(axis=1) / (2 * step)
         return replace(record, values=self.probe.ranks.sum_array(values))
 
+    @torch.no_grad()
     def _losses(self, samples: AlignmentSamples) -> NDArray[np.float64]:
-        """Loss of every domain sample, shape (m, sequences_per_domain)."""
+        """Loss of every domain sample at the weights as they are, shape (m, sequences_per_domain)."""
+        forget_gathered(self.probe.loss)
         m, sequences, length = samples.tokens.shape
+        tokens = samples.tokens.reshape(m * sequences, length)
         parts = [
             self.probe.loss(batch)[: rows.stop - rows.start]
             for batch, rows in micro_batches(
-                samples.tokens.reshape(m * sequences, length),
+                tokens,
                 size=self.probe.batch_size,
                 pad_id=self.probe.pad_id,
                 device=self.probe.device,
+                at_least=self.probe.passes(tokens, self.probe.batch_size),
             )
         ]
         losses = torch.cat(parts) if parts else torch.zeros(0)

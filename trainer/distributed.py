@@ -51,6 +51,12 @@ class Ranks:
         dist.all_reduce(tensor)
         return tensor.numpy()
 
+    def gather_array(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The arrays of all ranks, of one shape, as the rows of one: (world_size, *shape)."""
+        rows = np.zeros((self.world_size, *values.shape))
+        rows[self.rank] = values
+        return self.sum_array(rows)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on at least one rank."""
         return bool(self.sum_array(np.array([float(flag)]))[0] > 0)

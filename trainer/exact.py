@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from trainer.alignment import AlignmentSamples, Probe, Scores, inner_product, total_norm
+from trainer.sharding import is_sharded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +16,19 @@ class ExactEstimator:
 
     probe: Probe
 
+    def __post_init__(self) -> None:
+        if is_sharded(self.probe.loss):
+            raise ValueError(
+                "the exact estimator takes a backward pass per domain on one rank, and FSDP's ranks take "
+                "theirs together. Take DifferenceEstimator for a sharded model."
+            )
+
     def scores(self, samples: AlignmentSamples) -> Scores:
         """Scores of all domains; see `trainer.alignment.Estimator`."""
+        with self.probe.evaluating():
+            return self._scores(samples)
+
+    def _scores(self, samples: AlignmentSamples) -> Scores:
         target, record = self.probe.target_gradient(samples)
         sequences = samples.tokens.shape[1]
         size = min(sequences, self.probe.batch_size)

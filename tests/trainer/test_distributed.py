@@ -52,7 +52,7 @@ def _train_as_rank(
         torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -63,10 +63,10 @@ def test_ranks_agree_to_the_bit_and_with_one_process(
 ) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     multiprocessing.spawn(
-        _train_as_rank, args=(_free_port(), corpus.path, config, two, 2), nprocs=2
+        _train_as_rank, args=(free_port(), corpus.path, config, two, 2), nprocs=2
     )
     multiprocessing.spawn(
-        _train_as_rank, args=(_free_port(), corpus.path, config, one, 1), nprocs=1
+        _train_as_rank, args=(free_port(), corpus.path, config, one, 1), nprocs=1
     )
     first, second, alone = (
         torch.load(tmp_path / name, weights_only=True)
@@ -91,7 +91,7 @@ def test_a_run_continues_on_another_number_of_ranks(
     with power_cut_at(15):
         train(corpus, config, tmp_path / "run", quiet=True)
     multiprocessing.spawn(
-        _train_as_rank, args=(_free_port(), corpus.path, config, tmp_path / "run", 2), nprocs=2
+        _train_as_rank, args=(free_port(), corpus.path, config, tmp_path / "run", 2), nprocs=2
     )
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))

@@ -1,0 +1,162 @@
+"""Three ways to one number: exact, difference and probe, for every build of model and every way to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tests.trainer.tiny_models import MODELS, PAD, PlainLM, gpt, gpt2, learned_loss, some_tokens
+from trainer.alignment import AlignmentSamples, Probe
+from trainer.batches import to_device
+from trainer.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.exact import ExactEstimator
+from trainer.model import TokenLoss
+from trainer.probe import BatchProbe
+
+# Transformers, while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+
+CPU = torch.device("cpu")
+DOMAINS, SEQUENCES = 8, 3
+
+SAMPLES = AlignmentSamples(
+    k=DOMAINS,
+    domains=np.arange(DOMAINS),
+    # Domains of ever rarer words: the target's are in all of them, and make up the first.
+    tokens=np.stack([some_tokens(i, SEQUENCES, below=10 + 3 * i).numpy() for i in range(DOMAINS)]),
+    target=some_tokens(50, 7, below=10).numpy(),
+    target_total=7,
+)
+
+
+def learned(model: nn.Module, dtype: torch.dtype = torch.float32) -> TokenLoss:
+    torch.manual_seed(3)
+    return learned_loss(model, dtype=dtype)
+
+
+def looking_through(loss: TokenLoss, *, batch_size: int = 4) -> Probe:
+    return Probe(loss=loss, batch_size=batch_size, pad_id=PAD, device=CPU)
+
+
+def exact(loss: TokenLoss, *, batch_size: int = 4) -> NDArray[np.float64]:
+    return ExactEstimator(probe=looking_through(loss, batch_size=batch_size)).scores(SAMPLES).values
+
+
+def difference(loss: TokenLoss, *, batch_size: int = 4) -> NDArray[np.float64]:
+    probe = looking_through(loss, batch_size=batch_size)
+    epsilon = DEFAULT_EPSILON[loss.compute_dtype]
+    return DifferenceEstimator(probe=probe, epsilon=epsilon).scores(SAMPLES).values
+
+
+def probed(loss: TokenLoss, *, micro_batches: int = 1) -> NDArray[np.float64]:
+    """The domains' samples as a training batch; the mean over the samples of each domain."""
+    probe = looking_through(loss)
+    with probe.evaluating():
+        direction, _ = probe.target_gradient(SAMPLES)
+    tokens = to_device(SAMPLES.tokens.reshape(DOMAINS * SEQUENCES, -1), CPU)
+    batch_probe, found = BatchProbe(loss), []
+    for part in tokens.chunk(micro_batches):
+        with batch_probe.scoring(
+            direction, samples=len(part), loss_scale=1 / len(tokens)
+        ) as scored:
+            (loss(part).sum() / len(tokens)).backward()
+        found.append(scored.values)
+    return torch.cat(found).double().numpy().reshape(DOMAINS, SEQUENCES).mean(axis=1)
+
+
+def assert_agree(scores: NDArray[np.float64], reference: NDArray[np.float64], share: float) -> None:
+    """Equal within a share of the largest score."""
+    np.testing.assert_allclose(scores, reference, rtol=0, atol=share * np.abs(reference).max())
+
+
+@contextmanager
+def evaluating(loss: TokenLoss) -> Iterator[None]:
+    loss.eval()
+    yield
+    loss.train()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_three_agree_in_float32(name: str) -> None:
+    loss = learned(MODELS[name]())
+    with evaluating(loss):
+        reference = exact(loss)
+        assert_agree(probed(loss), reference, 1e-5)
+        assert_agree(difference(loss), reference, 0.01)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_three_agree_in_bfloat16_as_far_as_it_goes(name: str) -> None:
+    loss = learned(MODELS[name]())
+    with evaluating(loss):
+        reference = exact(loss)
+        loss.compute_dtype = torch.bfloat16
+        assert_agree(exact(loss), reference, 0.02)
+        assert_agree(probed(loss), reference, 0.02)
+        # Losses of a model this small move least between the two steps: the hard case for rounding.
+        assert_agree(difference(loss), reference, 0.2)
+
+
+@pytest.mark.parametrize("model", ["plain", "gpt2"])
+def test_exact_and_difference_leave_dropout_out(model: str) -> None:
+    loss = learned(PlainLM(dropout=0.2) if model == "plain" else gpt2(dropout=0.2))
+    with evaluating(loss):
+        quiet = exact(loss)
+    assert all(module.training for module in loss.modules())
+    np.testing.assert_array_equal(exact(loss), quiet)
+    assert_agree(difference(loss), quiet, 0.01)
+    assert all(module.training for module in loss.modules()), "training goes on with dropout"
+    # The probe scores the pass that is trained on, masks and all: right on average.
+    mean = np.mean([probed(loss) for _ in range(40)], axis=0)
+    assert np.corrcoef(mean, quiet)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_how_many_samples_pass_at_once_makes_no_difference(batch_size: int) -> None:
+    loss = learned(gpt())
+    reference = exact(loss)
+    assert_agree(exact(loss, batch_size=batch_size), reference, 1e-5)
+    assert_agree(difference(loss, batch_size=batch_size), reference, 0.01)
+    assert_agree(probed(loss, micro_batches=4), reference, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain", "gpt2", "llama"])
+def test_they_agree_with_gradient_checkpointing(name: str) -> None:
+    loss = learned(MODELS[name]())
+    reference = exact(loss)
+    if name == "plain":
+        loss.model.checkpoints = "other"
+    else:
+        loss.model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        for module in loss.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    assert_agree(exact(loss), reference, 1e-5)
+    assert_agree(difference(loss), reference, 0.01)
+    assert_agree(probed(loss), reference, 1e-5)
+
+
+def test_they_agree_when_the_model_is_compiled() -> None:
+    loss = learned(gpt())
+    reference = exact(loss)
+    # aot_eager traces forward and backward as inductor does, without its minutes of code generation.
+    loss.compile(backend="aot_eager", dynamic=False)
+    assert_agree(exact(loss), reference, 1e-5)
+    assert_agree(difference(loss), reference, 0.01)
+    assert_agree(probed(loss), reference, 1e-5)
+
+
+def test_a_parameter_that_the_loss_does_not_reach_counts_for_nothing() -> None:
+    model = gpt()
+    loss = learned(model)
+    reference = exact(loss)
+    model.unused = nn.Linear(3, 3)
+    assert_agree(exact(loss), reference, 1e-5)
+    assert_agree(difference(loss), reference, 0.01)
+    assert_agree(probed(loss), reference, 1e-5)
