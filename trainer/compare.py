@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -49,13 +49,7 @@ class Job:
 
     def command(self) -> list[str]:
         """The command that trains this cell; settings that have their default are left out."""
-        defaults = TrainConfig()
-        options = [
-            part
-            for field in fields(TrainConfig)
-            if (value := getattr(self.config, field.name)) != getattr(defaults, field.name)
-            for part in (f"--{field.name.replace('_', '-')}", _as_argument(value))
-        ]
+        options = flags_between(TrainConfig(), self.config)
         module = [sys.executable, "-m", "trainer.train_command"]
         return [*module, str(self.corpus), "--out", str(self.folder), *options]
 
@@ -203,9 +197,18 @@ def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> in
     return interrupt.signal_number or 0 if stopping else 0
 
 
-def _as_argument(value: Any) -> str:
-    """The value as it is typed: names with commas between them."""
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+def flags_between(defaults: Any, chosen: Any, prefix: str = "") -> list[str]:
+    """Flags that turn one settings object into another of its class: `--steps 5 --health.most-passes 4`."""
+    flags = []
+    for setting in fields(chosen):
+        default, value = getattr(defaults, setting.name), getattr(chosen, setting.name)
+        flag = f"{prefix}{setting.name.replace('_', '-')}"
+        if is_dataclass(value):
+            flags += flags_between(default, value, f"{flag}.")
+        elif value != default:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            flags += [f"--{flag}", text]
+    return flags
 
 
 def _environment(parallel: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline import BraidstreamError
+from trainer.health_thresholds import HealthThresholds
 
 
 class ConfigError(BraidstreamError, ValueError):
@@ -101,6 +102,9 @@ class TrainConfig:
     """Sequences of each set that an evaluation reads at most."""
     checkpoint_every: int = 200
     """Steps between checkpoints; there is one at the end and after Ctrl-C in any case."""
+
+    health: HealthThresholds = HealthThresholds()  # noqa: RUF009 - frozen
+    """From where on a warning is written (`trainer.health`); warnings change nothing in a run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""

@@ -7,6 +7,7 @@ anywhere goes on from its last checkpoint; on a CPU it ends with the very same b
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.distributed import Ranks, choose_device, joined_ranks
 from trainer.evaluation import Evaluator
+from trainer.health import Finding, Health
 from trainer.interrupt import Interrupt, TrainingInterrupted
 from trainer.learner import Learner
 from trainer.metrics import MetricsWriter, MixtureHistory
@@ -80,6 +82,7 @@ class Run:
             ranks=ranks,
         )
         self.history = MixtureHistory(self.stream.mixture)
+        self.health = Health(config.health, target=config.target)
         self.tally = Tally(
             tokens_per_step=config.batch_size * corpus.tokens_per_sample, device=device
         )
@@ -122,13 +125,32 @@ class Run:
         self.progress.advance(self.step)
 
     def _renew_mixture(self) -> None:
+        before = self.stream.mixture
         renewal = self.steering.after_step(self.step)
-        if renewal is not None:
-            self._record_mixture(renewal.scores)
+        if renewal is None:
+            return
+        self._record_mixture(renewal.scores)
+        if renewal.scores is not None:
+            self._report(
+                self.health.after_update(
+                    before=before,
+                    after=self.stream.mixture,
+                    scores=renewal.scores.values,
+                    skipped_updates=self.steering.skipped_updates,
+                )
+            )
 
     def _record_mixture(self, scores: Scores | None) -> None:
         fields = self.history.record(self.stream, steps=self.config.steps, scores=scores)
         self.metrics.write("mixture", self.step, **fields, **self.steering.details())
+        self._report(
+            self.health.after_record(mixture=self.stream.mixture, passes=self.stream.passes)
+        )
+
+    def _report(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            self.metrics.write("health", self.step, **asdict(finding))
+            self.progress.say(f"warning at step {self.step:,}: {finding.message}")
 
     def _log(self) -> None:
         record = self.tally.read(self.stream.wait_seconds, self.ranks)
@@ -156,6 +178,7 @@ class Run:
             generalization_gap=evaluation.generalization_gap,
             seconds=evaluation.seconds,
         )
+        self._report(self.health.after_evaluation(evaluation))
         self._record_mixture(None)
 
     def _save(self) -> None:
@@ -171,6 +194,7 @@ class Run:
                     state={
                         "steering": steering,
                         "history": self.history.state_dict(),
+                        "health": self.health.state_dict(),
                         "tally": self.tally.state_dict(self.stream.wait_seconds),
                         "metrics_bytes": self.metrics.sync(),
                     },
@@ -190,6 +214,7 @@ class Run:
         torch.set_rng_state(saved.random["cpu"])
         self.steering.load_state_dict(saved.state["steering"])
         self.history.load_state_dict(saved.state["history"])
+        self.health.load_state_dict(saved.state["health"])
         self.tally.load_state_dict(saved.state["tally"])
         return MetricsWriter(path, keep_bytes=saved.state["metrics_bytes"])
 

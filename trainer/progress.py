@@ -42,6 +42,15 @@ class ProgressLine:
         """Show this speed from now on."""
         self._speed = tokens_per_second
 
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, flush=True)
+
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if self._quiet:

@@ -47,6 +47,16 @@ class LegendEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Warned:
+    """A run's warnings (`trainer.health`), in order."""
+
+    run: str
+    color: str
+    warnings: list[tuple[int, str]]
+    """Step and message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
     """Everything about one target."""
 
@@ -56,6 +66,7 @@ class Section:
     """Texts of the table, row by row, with a mark on the best."""
     panels: list[Panel]
     families: list[Family]
+    warned: list[Warned]
 
 
 def make_section(
@@ -81,6 +92,16 @@ def make_section(
         ],
         panels=_panels(groups, members, target, names_of),
         families=_families(groups, names_of),
+        warned=[
+            Warned(
+                run=run.name,
+                color=mixer_color(run.mixer),
+                warnings=[(warning.step, warning.message) for warning in run.warnings],
+            )
+            for members in groups.values()
+            for run in members
+            if run.warnings
+        ],
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from trainer.mixers import VARIED
 from trainer.results import Run
 
-_VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus"})
-"""What the grid varies, and a path; what else differs between runs is pointed out."""
-_MIXERS_OWN = frozenset({*VARIED, "epsilon"})
+_VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus", "health"})
+"""What the grid varies, a path, and thresholds of warnings; what else differs is pointed out."""
+_MIXERS_OWN = frozenset({*VARIED, "epsilon", "basis", "weights_file"})
 """Settings that follow from the mixer; listed per mixer."""
 
 
@@ -43,7 +43,7 @@ def mixer_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     by_mixer: dict[str, dict[str, Any]] = {}
     for run in runs:
         own = {name: run.config.get(name) for name in sorted(_MIXERS_OWN)}
-        by_mixer.setdefault(run.mixer, {n: v for n, v in own.items() if v is not None})
+        by_mixer.setdefault(run.mixer, {n: v for n, v in own.items() if v not in (None, [])})
     return [
         (
             mixer,

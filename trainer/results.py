@@ -104,6 +104,15 @@ class MixtureHistory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HealthWarning:
+    """A warning of `trainer.health`, as the run recorded it."""
+
+    step: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """One training run as its folder tells it."""
 
@@ -115,6 +124,8 @@ class Run:
     """What result.json says; None while the run is unfinished."""
     evaluations: Evaluations
     mixtures: MixtureHistory
+    warnings: tuple[HealthWarning, ...]
+    """In the order in which they came up."""
     unreadable_lines: int
     """Lines of metrics.jsonl that are no JSON: a run that was killed while it wrote leaves one."""
 
@@ -172,6 +183,7 @@ def read_run(folder: Path) -> Run:
         result=_read_object(result_path) if result_path.exists() else None,
         evaluations=_evaluations(_of_event(records, "eval")),
         mixtures=_mixtures(_of_event(records, "mixture")),
+        warnings=_warnings(records),
         unreadable_lines=unreadable,
     )
 
@@ -225,6 +237,18 @@ def _mixtures(records: Sequence[dict[str, Any]]) -> MixtureHistory:
         effective_domains=_floats([record.get("effective_domains") for record in records]),
         moved_total=_floats([record.get("moved_total") for record in records]),
     )
+
+
+def _warnings(records: Sequence[dict[str, Any]]) -> tuple[HealthWarning, ...]:
+    """Each once: a resumed run says again what it said after its checkpoint."""
+    found = (
+        HealthWarning(
+            step=int(record["step"]), kind=str(record["kind"]), message=str(record["message"])
+        )
+        for record in records
+        if record.get("event") == "health"
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _by_name(records: Sequence[dict[str, Any]], field: str) -> dict[str, Floats]:

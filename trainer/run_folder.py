@@ -17,7 +17,7 @@ from trainer.atomic import write_json
 from trainer.config import TrainConfig
 
 RESULT_VERSION = 1
-_MAY_DIFFER = frozenset({"device", "compile", "log_every", "checkpoint_every"})
+_MAY_DIFFER = frozenset({"device", "compile", "log_every", "checkpoint_every", "health"})
 """Settings that change how a run proceeds and not what it computes."""
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
-from tests.trainer.test_distributed import _free_port
+from tests.trainer.test_distributed import free_port
 from trainer import Steering, SteeringConfig
 from trainer.batches import to_device
 from trainer.distributed import joined_ranks
@@ -172,7 +172,7 @@ def test_every_rank_ends_with_the_same_bits(
 ) -> None:
     multiprocessing.spawn(
         _steer_as_rank,
-        args=(_free_port(), corpus.path, mixer, tmp_path, world_size),
+        args=(free_port(), corpus.path, mixer, tmp_path, world_size),
         nprocs=world_size,
     )
     ranks = [np.load(tmp_path / f"rank{rank}.npz") for rank in range(world_size)]

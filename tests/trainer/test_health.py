@@ -1,0 +1,168 @@
+"""Warnings: each condition when it begins, once, and the same ones after a stop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import Corpus, Mixture, View
+from tests.trainer.test_run import power_cut_at, records
+from tests.trainer.written_runs import write_run
+from trainer import TrainConfig, train
+from trainer.compare import flags_between
+from trainer.compare_grid import Cell
+from trainer.evaluation import Evaluation
+from trainer.health import Finding, Health, correlation
+from trainer.health_thresholds import HealthThresholds
+from trainer.report import render_report
+from trainer.report_names import DomainNames
+from trainer.results import read_run
+
+THRESHOLDS = HealthThresholds(still_updates=3, noise_updates=2)
+
+
+@pytest.fixture
+def view(corpus: Corpus) -> View:
+    return corpus.domains(k=3)
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health(THRESHOLDS, target="alpha")
+
+
+def kinds(findings: list[Finding]) -> list[str]:
+    return [finding.kind for finding in findings]
+
+
+def update(health: Health, view: View, moved: float = 0.1, skipped: int = 0) -> list[str]:
+    """An update whose scores agree with the last ones and whose mixture moves by `moved`."""
+    before = Mixture(view, np.array([0.4, 0.4, 0.2]))
+    after = Mixture(view, np.array([0.4 - moved, 0.4 + moved, 0.2]))
+    scores = np.array([1.0, 2.0, 3.0])
+    return kinds(
+        health.after_update(before=before, after=after, scores=scores, skipped_updates=skipped)
+    )
+
+
+def evaluated(test: float, train: float | None, generic: float | None = None) -> Evaluation:
+    return Evaluation(
+        target_loss={"alpha": test, "beta": 9.0},
+        target_train_loss={"alpha": train, "beta": 1.0},
+        generic_loss=generic,
+        seconds=0.0,
+    )
+
+
+def test_weights_that_do_not_move(health: Health, view: View) -> None:
+    assert [update(health, view, moved) for moved in (0, 0, 0.1, 0, 0)] == [[]] * 5
+    assert update(health, view, 0) == ["still"]
+    assert update(health, view, 0) == [], "said once"
+    assert update(health, view, 0.1) == []
+    assert [update(health, view, 0) for _ in range(3)] == [[], [], ["still"]], "it began again"
+
+
+def test_scores_that_are_not_finite(health: Health, view: View) -> None:
+    before = Mixture.natural(view)
+    bad = np.array([np.nan, 0.0, 0.0])
+    found = health.after_update(before=before, after=before, scores=bad, skipped_updates=1)
+    assert kinds(found) == ["not-finite"]
+    assert "1 updates were skipped" in found[0].message
+    assert update(health, view, skipped=2) == []
+    assert update(health, view, skipped=2) == []
+    assert update(health, view, skipped=3) == ["not-finite"]
+
+
+def test_scores_that_agree_too_little(health: Health, view: View) -> None:
+    mixture = Mixture.natural(view)
+
+    def measured(*scores: float) -> list[str]:
+        changed = Mixture(view, np.array([0.2, 0.3, 0.5]))
+        return kinds(
+            health.after_update(
+                before=mixture, after=changed, scores=np.array(scores), skipped_updates=0
+            )
+        )
+
+    assert measured(1, 2, 3) == measured(1, 2, 3) == []
+    assert measured(3, 2, 1) == ["noisy"], "correlations 1 and -1"
+    assert measured(3, 2, 1) == [], "correlations -1 and 1: it goes on"
+    assert measured(3, 2, 1) == [], "it has ended"
+    assert correlation(np.array([1.0, 2.0]), np.array([1.0, 1.0])) is None
+
+
+def test_a_mixture_of_few_domains_and_a_domain_too_often(health: Health, view: View) -> None:
+    wide, narrow = Mixture.natural(view), Mixture(view, np.array([0.97, 0.03, 0.0]))
+    few, many = np.array([1.0, 2.0, 3.0]), np.array([1.0, 17.5, 3.0])
+    assert kinds(health.after_record(mixture=wide, passes=few)) == []
+    assert kinds(health.after_record(mixture=narrow, passes=few)) == ["collapsed"]
+    (finding,) = health.after_record(mixture=narrow, passes=many)
+    assert (finding.kind, finding.value, finding.threshold) == ("repeated", 17.5, 16.0)
+    assert finding.message.startswith("domain 1 has been seen 17.5 times, more than 16")
+
+
+def test_a_sample_that_is_fitted(health: Health) -> None:
+    assert kinds(health.after_evaluation(evaluated(3.0, 2.5))) == []
+    assert kinds(health.after_evaluation(evaluated(3.04, 2.0))) == [], "within the threshold"
+    assert kinds(health.after_evaluation(evaluated(3.1, 2.6))) == [], "both rise: no fit"
+    assert kinds(health.after_evaluation(evaluated(3.1, 1.9))) == ["overfitting"]
+    assert kinds(health.after_evaluation(evaluated(np.nan, None))) == []
+    assert kinds(Health(THRESHOLDS, target=None).after_evaluation(evaluated(3.0, 1.0))) == []
+
+
+def test_general_ability_that_is_lost(health: Health) -> None:
+    losses = [4.0, 4.05, 4.2, 4.3, 4.0, 4.2]
+    found = [kinds(health.after_evaluation(evaluated(3.0, 2.5, loss))) for loss in losses]
+    assert found == [[], [], ["forgetting"], [], [], ["forgetting"]]
+    assert kinds(health.after_evaluation(evaluated(3.0, 2.5, None))) == []
+
+
+def test_thresholds_are_the_users_and_travel_as_flags() -> None:
+    lenient = TrainConfig(steps=5, basis=("a", "b"), health=HealthThresholds(most_passes=40))
+    flags = ["--steps", "5", "--basis", "a,b", "--health.most-passes", "40"]
+    assert flags_between(TrainConfig(), lenient) == flags
+    with pytest.raises(ValueError, match="noise_updates=0 must be at least 1"):
+        HealthThresholds(noise_updates=0)
+
+
+def test_a_run_writes_its_warnings_and_a_resumed_one_the_same(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = HealthThresholds(most_passes=0.2, still_distance=1, still_updates=2, fewest_domains=9)
+    config = replace(config, health=limits)
+    train(corpus, config, tmp_path / "whole")
+    printed = capsys.readouterr().out
+    written = records(tmp_path / "whole", "health")
+    assert {record["kind"] for record in written} >= {"repeated", "still", "collapsed"}
+    assert [record["step"] for record in written if record["kind"] == "still"] == [12]
+    for record in written:
+        assert f"warning at step {record['step']}: {record['message']}" in printed
+    for step in (8, 13, 20):
+        run = tmp_path / f"cut{step}"
+        with power_cut_at(step):
+            train(corpus, config, run, quiet=True)
+        train(corpus, config, run, quiet=True)
+        assert records(run, "health") == written
+    assert [w.kind for w in read_run(run).warnings] == [record["kind"] for record in written]
+
+
+def test_a_diverging_run_warns_of_its_scores(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, learning_rate=1e30, clip_norm=1e30, warmup_steps=0)
+    train(corpus, config, tmp_path / "run", quiet=True)
+    assert [r["kind"] for r in records(tmp_path / "run", "health")] == ["not-finite"]
+
+
+def test_the_report_shows_what_a_run_warned_of(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Cell(mixer="dga", k=8, target="recipes", seed=0))
+    warning = {"event": "health", "step": 1000, "kind": "repeated", "message": "too <often>"}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(2 * (json.dumps(warning) + "\n"))
+    page = render_report([read_run(folder)], title="t", names_of=lambda k: DomainNames())
+    assert page.count("step 1,000: too &lt;often&gt;") == 1
+    assert "dga-k8-recipes-seed0 (1)" in page
