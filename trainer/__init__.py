@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.alignment import AlignmentSampler, AlignmentSamples, Estimator, Probe, Scores
+    from trainer.causal_lm import CausalLM
     from trainer.config import TrainConfig
     from trainer.dga import mirror_ascent, moving_average
     from trainer.difference import DifferenceEstimator
     from trainer.exact import ExactEstimator
+    from trainer.health_thresholds import HealthThresholds
     from trainer.loop import train
     from trainer.mixers import (
         Blend,
@@ -44,6 +46,7 @@ _HOME = {
     "AlignmentSampler": "alignment",
     "AlignmentSamples": "alignment",
     "Blend": "mixers",
+    "CausalLM": "causal_lm",
     "DGAMixer": "mixers",
     "DifferenceEstimator": "difference",
     "DistributionMixer": "mixers",
@@ -53,6 +56,7 @@ _HOME = {
     "FixedMixer": "mixers",
     "GPT": "model",
     "GPTConfig": "model",
+    "HealthThresholds": "health_thresholds",
     "ImportanceMixer": "mixers",
     "ImportanceRatioMixer": "mixers",
     "Mixer": "mixers",
@@ -82,6 +86,7 @@ __all__ = [
     "AlignmentSampler",
     "AlignmentSamples",
     "Blend",
+    "CausalLM",
     "DGAMixer",
     "DifferenceEstimator",
     "DistributionMixer",
@@ -90,6 +95,7 @@ __all__ = [
     "ExactEstimator",
     "FixedMixer",
     "GPTConfig",
+    "HealthThresholds",
     "ImportanceMixer",
     "ImportanceRatioMixer",
     "Mixer",

@@ -19,10 +19,10 @@ from trainer.distributed import Ranks
 
 
 class DomainLosses:
-    """Adds up on the device; nothing waits for a GPU until `read`."""
+    """Adds up where the losses are; nothing waits for a GPU until `read`."""
 
-    def __init__(self, k: int, *, device: torch.device, ranks: Ranks) -> None:
-        self._sums = torch.zeros(k, dtype=torch.float64, device=device)
+    def __init__(self, k: int, *, ranks: Ranks) -> None:
+        self._sums = torch.zeros(k, dtype=torch.float64)
         self._count = 0
         self._ranks = ranks
 
@@ -36,8 +36,9 @@ class DomainLosses:
         drawn = probabilities[domains]
         # A budget's last samples may come from a domain that the batch was not drawn from: no estimate.
         weights = np.divide(1.0, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        index = torch.from_numpy(domains.astype(np.int64)).to(self._sums.device)
-        weighted = losses.detach().double() * torch.from_numpy(weights).to(self._sums.device)
+        self._sums = self._sums.to(losses.device)
+        index = torch.from_numpy(domains.astype(np.int64)).to(losses.device)
+        weighted = losses.detach().double() * torch.from_numpy(weights).to(losses.device)
         self._sums.index_add_(0, index, weighted)
         self._count += len(domains) * self._ranks.world_size
 

@@ -118,11 +118,12 @@ def make_estimator(
     config: SteeringConfig, loss: nn.Module, *, pad_id: int, ranks: Ranks
 ) -> Estimator:
     """The estimator that `config` names, looking through `loss`."""
+    weight = next(loss.parameters())
     probe = Probe(
         loss=loss,
         batch_size=config.measuring_batch or max(1, config.batch_size // ranks.world_size),
         pad_id=pad_id,
-        device=device_of(loss),
+        device=weight.device,
         normalization=config.gradients,
         ranks=ranks,
     )
@@ -130,14 +131,9 @@ def make_estimator(
         return ExactEstimator(probe=probe)
     epsilon = config.epsilon
     if epsilon is None:
-        dtype = next(loss.parameters()).dtype
+        dtype = getattr(loss, "compute_dtype", weight.dtype)  # what `TokenLoss` computes in
         epsilon = DEFAULT_EPSILON.get(dtype, DEFAULT_EPSILON[torch.bfloat16])
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's first parameter is."""
-    return next(module.parameters()).device
 
 
 def _no_target(corpus: Corpus) -> TargetSet:

@@ -1,10 +1,9 @@
 """Steering: a stream whose mixture a mixer keeps up to date while a model trains.
 
     steering = Steering(corpus, SteeringConfig(target="recipes", num_steps=1200, batch_size=64), loss)
-    for step in range(1200):
-        batch = next(steering.stream)
+    for batch in steering.stream:
         ...                                   # forward, backward, optimizer
-        steering.after_step(step + 1)
+        steering.after_step(batch.step + 1)
 
 `loss` is a module that maps tokens to a loss per sample; nothing else is asked of the model. The
 training loop of `braidstream train`, the Hugging Face callback and the Lightning callback all do this.
@@ -26,7 +25,7 @@ from pipeline import Corpus, Mixture, MixtureStream, View
 from trainer.alignment import Estimator, Scores
 from trainer.distributed import Ranks
 from trainer.domain_losses import DomainLosses
-from trainer.measurement import Sampler, device_of, make_estimator, make_sampler
+from trainer.measurement import Sampler, make_estimator, make_sampler
 from trainer.mixers import (
     DistributionMixer,
     MixerSettings,
@@ -90,19 +89,15 @@ class Steering:
             budget=budget,
         )
         """Where the batches come from."""
-        self._num_steps = config.num_steps
-        self._sampler: Sampler | None = None
-        self._estimator: Estimator | None = None
+        self._config, self._corpus, self._target = config, corpus, target
+        self._loss, self._ranks = loss, ranks
+        self._step = 0
+        """Steps that were done at the last call of `after_step`."""
+        self._measurement: tuple[Sampler, Estimator] | None = None
         self._losses: DomainLosses | None = None
-        self._drawn_from = self.stream.effective_probabilities
         if self._mixer.signal == "losses":
-            self._losses = DomainLosses(view.k, device=device_of(loss), ranks=ranks)
-        if self._mixer.signal == "alignment":
-            basis = self._mixer.basis if isinstance(self._mixer, DistributionMixer) else None
-            self._sampler = make_sampler(
-                config, corpus, view, target, ranks=ranks, basis=basis, toward=self.settings.toward
-            )
-            self._estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
+            self._losses = DomainLosses(view.k, ranks=ranks)
+        self._drawn_from = self.stream.effective_probabilities
 
     @property
     def skipped_updates(self) -> int:
@@ -123,13 +118,17 @@ class Steering:
             self._losses.add(losses, domains, self._drawn_from)
 
     def after_step(self, step: int) -> Renewal | None:
-        """Call between steps, `step` being the number of steps done: renews the mixture when it is due.
+        """Call between steps, `step` being the number of the stream's batches that were learned from.
 
-        Every rank calls it alike. The mixture holds from the next batch that the stream plans on. Returns
-        what happened, or None when nothing was due.
+        Renews the mixture when that has become due since the last call; it holds from the next batch that
+        the stream plans on. Returns what happened, or None. Every rank calls it alike.
         """
-        renewal = self._renew(step) if self._is_due(step) else None
-        if self._losses is not None and step < self._num_steps:
+        due = step < self._config.num_steps and any(
+            self._is_due(done) for done in range(self._step + 1, step + 1)
+        )
+        self._step = step
+        renewal = self._renew(step) if due else None
+        if self._losses is not None and step < self._config.num_steps:
             self._drawn_from = self.stream.effective_probabilities
         return renewal
 
@@ -139,25 +138,24 @@ class Steering:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of mixer and stream as plain JSON types; every rank has to call it."""
-        losses = None if self._losses is None else self._losses.state_dict()
         return {
+            "step": self._step,
             "mixer": self._mixer.state_dict(),
-            "losses": losses,
+            "losses": None if self._losses is None else self._losses.state_dict(),
             "stream": self.stream.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; `StateError` if it belongs to another stream."""
         self.stream.load_state_dict(state["stream"])
+        self._step = int(state["step"])
         self._mixer.load_state_dict(state["mixer"])
         if self._losses is not None:
             self._losses.load_state_dict(state["losses"])
-            if self.stream.step < self._num_steps:
+            if self.stream.step < self._config.num_steps:
                 self._drawn_from = self.stream.effective_probabilities
 
     def _is_due(self, step: int) -> bool:
-        if not 0 < step < self._num_steps:
-            return False
         if self._mixer.wants_scores(step):
             return True
         if self._blend.moves and step % self.settings.update_every == 0:
@@ -166,16 +164,42 @@ class Steering:
 
     def _renew(self, step: int) -> Renewal:
         scores = None
-        if self._mixer.wants_scores(step):
-            if self._losses is not None:
-                self._mixer.update(step, self._losses.read())
-            else:
-                assert self._sampler is not None, "a mixer that wants scores has a signal"
-                assert self._estimator is not None
-                scores = self._estimator.scores(self._sampler.draw(step))
-                self._mixer.update(step, scores.values)
+        if self._losses is not None:
+            self._mixer.update(step, self._losses.read())
+        elif self._mixer.signal == "alignment":
+            sampler, estimator = self._measure_with()
+            scores = estimator.scores(sampler.draw(step))
+            self._mixer.update(step, scores.values)
         mixture = self._blend(self._mixer.mixture_at(step), step, self.stream.samples_drawn)
         return Renewal(first_step=self.stream.set_mixture(mixture), scores=scores)
+
+    def _measure_with(self) -> tuple[Sampler, Estimator]:
+        """Made when first needed: by then the model is where it is trained."""
+        if self._measurement is None:
+            sampler = make_sampler(
+                self._config,
+                self._corpus,
+                self.stream.view,
+                self._target,
+                ranks=self._ranks,
+                basis=self._mixer.basis if isinstance(self._mixer, DistributionMixer) else None,
+                toward=self.settings.toward,
+            )
+            estimator = make_estimator(
+                self._config, self._loss, pad_id=self._corpus.pad_id, ranks=self._ranks
+            )
+            self._measurement = sampler, estimator
+        return self._measurement
+
+
+def check_callback_can_steer(steering: Steering) -> None:
+    """Raise ValueError for a mixer that has to see every sample's training loss, as callbacks do not."""
+    if steering.learns_from_losses:
+        raise ValueError(
+            f"the mixer {steering.settings.method!r} learns from the loss of every sample, which this "
+            "trainer does not show to callbacks. Call steering.observe in a loop of your own, or take "
+            "another mixer."
+        )
 
 
 def current_ranks() -> Ranks:

@@ -31,7 +31,7 @@ class SteeringConfig:
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
     """Length of the difference estimator's step as a share of the parameters' norm; default: what suits
-    the parameters' type. Where the forward pass runs in bfloat16 over float32 weights, give 5e-4."""
+    the loss's `compute_dtype`, or the parameters' type where it has none."""
     sequences_per_domain: int = 4
     """Samples that stand for a domain when alignment is measured."""
     sequences_per_distribution: int = 32

@@ -96,7 +96,7 @@ def test_towards_all_scores_sum_to_the_norm_of_the_mean_gradient(
 def test_losses_by_domain_are_unbiased_whatever_was_drawn() -> None:
     truth, probabilities = np.array([1.0, 4.0, 2.0]), np.array([0.1, 0.6, 0.3])
     domains = np.random.default_rng(0).choice(3, size=(400, 50), p=probabilities)
-    tally = DomainLosses(3, device=CPU, ranks=Ranks())
+    tally = DomainLosses(3, ranks=Ranks())
     for batch in domains:
         tally.add(torch.from_numpy(truth[batch]), batch, probabilities)
     np.testing.assert_allclose(tally.read(), truth, rtol=0.05)
@@ -105,7 +105,7 @@ def test_losses_by_domain_are_unbiased_whatever_was_drawn() -> None:
 
 def test_losses_by_domain_by_hand_and_over_a_stop() -> None:
     probabilities = np.array([0.5, 0.25, 0.25, 0.0])
-    tally, restored = (DomainLosses(4, device=CPU, ranks=Ranks()) for _ in range(2))
+    tally, restored = (DomainLosses(4, ranks=Ranks()) for _ in range(2))
     tally.add(torch.tensor([1.0, 3.0]), np.array([0, 1]), probabilities)
     restored.load_state_dict(tally.state_dict())
     restored.add(torch.tensor([2.0, 9.0]), np.array([0, 3]), probabilities)

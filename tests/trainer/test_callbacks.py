@@ -1,0 +1,141 @@
+"""Steering in other people's loops: the example scripts, run as a user runs them, stopped and resumed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import Mixture, StateError, open_corpus
+from tests.test_integrations import EXAMPLES, same_weights
+from tests.trainer.test_steering import make_model
+from trainer import Steering, SteeringConfig
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for needed in request.param[1:]:
+        pytest.importorskip(needed)
+    return import_module(request.param[0])
+
+
+PYTORCH = pytest.mark.parametrize("example", [["steer_pytorch"]], indirect=True)
+HUGGINGFACE = pytest.mark.parametrize(
+    "example", [["steer_huggingface", "transformers", "accelerate"]], indirect=True
+)
+LIGHTNING = pytest.mark.parametrize("example", [["steer_lightning", "lightning"]], indirect=True)
+
+
+def test_a_plain_loop_takes_at_most_ten_added_lines() -> None:
+    source = (EXAMPLES / "steer_pytorch.py").read_text()
+    ast.parse(source)
+    assert 5 <= source.count("# added") <= 9, "and one import"
+
+
+@PYTORCH
+def test_a_plain_loop_moves_towards_its_target_and_resumes_exactly(
+    example: ModuleType, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    def run(name: str) -> Mixture:
+        where = str(tmp_path / f"{name}.pt")
+        common = [str(tiny_corpus), "--target", "alpha", "--mixer", "dga", "--steps", "150"]
+        mixture: Mixture = example.main([*common, "--checkpoint", where])
+        return mixture
+
+    mixture = run("whole")
+    assert mixture.probabilities[1] > 0.6, "alpha is text like domain 1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steering, "after_step", power_cut_at(110, Steering.after_step))
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    assert run("parts") == mixture
+    whole, parts = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "parts"))
+    assert same_weights(whole["model"], parts["model"])
+    assert whole["steering"] == parts["steering"]
+
+
+@HUGGINGFACE
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_hugging_face_trainer_is_steered_and_resumes_exactly(
+    example: ModuleType, tiny_corpus: Path, tmp_path: Path, accumulate: int
+) -> None:
+    def run(name: str, *options: str) -> tuple[Any, dict[str, Any]]:
+        common = ["--steps", "60", "--save-every", "30", "--out", str(tmp_path / name)]
+        common += ["--target", "alpha", "--mixer", "dga+update_every=10"]
+        trainer = example.main(
+            [str(tiny_corpus), *common, "--accumulate", str(accumulate), *options]
+        )
+        state = tmp_path / name / "checkpoint-60" / "steering.json"
+        return trainer, json.loads(state.read_text())
+
+    trainer, whole = run("whole")
+    weights = trainer.train_dataset.mixture.probabilities
+    assert trainer.train_dataset.step == 60 * accumulate
+    assert weights[1] > 0.4 > weights[0]
+    shutil.copytree(tmp_path / "whole" / "checkpoint-30", tmp_path / "parts" / "checkpoint-30")
+    again, parts = run("parts", "--resume")
+    assert same_weights(trainer.model.state_dict(), again.model.state_dict())
+    assert whole == parts
+
+
+@LIGHTNING
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")  # it goes on there
+def test_lightning_is_steered_and_resumes_exactly(
+    example: ModuleType, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    def run(*options: str) -> tuple[Any, Steering]:
+        common = ["--steps", "60", "--save-every", "30", "--out", str(tmp_path)]
+        common += ["--target", "alpha", "--mixer", "dga+update_every=10"]
+        ran: tuple[Any, Steering] = example.main([str(tiny_corpus), *common, *options])
+        return ran
+
+    trainer, steering = run()
+    weights = steering.stream.mixture.probabilities
+    assert steering.stream.step == 60
+    assert weights[1] > 0.4 > weights[0]
+    again, resumed = run("--resume", str(tmp_path / "step=30.ckpt"))
+    assert same_weights(trainer.model.state_dict(), again.model.state_dict())
+    assert steering.state_dict() == resumed.state_dict()
+
+
+def test_callbacks_refuse_a_mixer_that_has_to_see_every_loss(tiny_corpus: Path) -> None:
+    pytest.importorskip("transformers")
+    from trainer.callbacks_huggingface import SteeringCallback
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="odm")
+    with pytest.raises(ValueError, match="'odm' learns from the loss of every sample"):
+        SteeringCallback(Steering(corpus, config, make_model(corpus)))
+
+
+def test_a_checkpoint_without_the_streams_state_is_no_place_to_go_on_from(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from trainer.callbacks_huggingface import SteeringCallback
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
+    arguments: Any = SimpleNamespace(output_dir=str(tmp_path))
+    state: Any = SimpleNamespace(global_step=5)
+    with pytest.raises(StateError, match="checkpoint-5"):
+        callback.on_train_begin(arguments, state, None)
+
+
+def power_cut_at(step: int, whole: Any) -> Any:
+    def cut(self: Steering, done: int) -> Any:
+        if done == step:
+            raise KeyboardInterrupt
+        return whole(self, done)
+
+    return cut

@@ -1,0 +1,62 @@
+"""Steering in the Hugging Face Trainer.
+
+    steering = Steering(corpus, SteeringConfig(...), TokenLoss(CausalLM(model), ...))
+    Trainer(model, args, train_dataset=steering.stream, callbacks=[SteeringCallback(steering)])
+
+The Trainer's loader has to hand the stream's batches on as they are; examples/steer_huggingface.py does
+that in five lines. With gradient accumulation a batch of the stream is one micro-batch:
+`SteeringConfig.num_steps` is then max_steps · gradient_accumulation_steps.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline import StateError
+from trainer.steering import Steering, check_callback_can_steer
+
+STATE_FILE = "steering.json"
+
+
+class SteeringCallback(TrainerCallback):  # type: ignore[misc]
+    """Renews the mixture between steps and keeps the state of mixer and stream in every checkpoint.
+
+    `trainer.train(resume_from_checkpoint=...)` continues both, with `ignore_data_skip=True`: the stream
+    skips nothing, it goes on. Raises ValueError for a mixer that learns from losses.
+    """
+
+    def __init__(self, steering: Steering) -> None:
+        check_callback_can_steer(steering)
+        self.steering = steering
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Continue where the checkpoint that is resumed left the stream."""
+        if state.global_step == 0:
+            return
+        path = Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE)
+        if not path.exists():
+            raise StateError(
+                f"the Trainer goes on from step {state.global_step} and {path} is not there, so nothing says "
+                "where the stream stood. Resume a checkpoint in output_dir that was saved with this callback."
+            )
+        self.steering.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Measure when it is due; the next batch is drawn from what came of it."""
+        self.steering.after_step(state.global_step * args.gradient_accumulation_steps)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Write the state beside the model's; one rank does, for all have the same."""
+        content = json.dumps(self.steering.state_dict())
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            (folder / STATE_FILE).write_text(content, encoding="utf-8")
