@@ -23,14 +23,19 @@ MIXER_COLORS = {
     "natural": "#7b8794",
     "uniform": "#b99b6b",
     "importance": "#e69f00",
+    "importance-ratio": "#f2c14e",
     "importance-paced": "#d55e00",
     "dga": "#0072b2",
     "dga-ema": "#56b4e9",
+    "dga-distributions": "#17a2a8",
     "dga-paced": "#009e73",
     "dga-paced-general": "#7a4fb5",
+    "doge": "#a3b535",
+    "odm": "#b85c8a",
+    "schedule": "#444b54",
 }
-"""After Okabe and Ito: told apart with any color vision."""
-OTHER_COLORS = ("#cc79a7", "#8c564b", "#17a2a8", "#5b6b1f")
+"""The first eight after Okabe and Ito: told apart with any color vision."""
+OTHER_COLORS = ("#cc79a7", "#8c564b", "#2b8c4b", "#5b6b1f", "#3f51b5", "#c0392b")
 DOMAIN_COLORS = (
     "#0072b2",
     "#e69f00",
