@@ -41,7 +41,8 @@ class Fetcher:
         self._changed = threading.Condition()
         self._urgent: deque[int] = deque()
         self._ahead: deque[int] = deque()
-        self._under_way: dict[int, bool] = {}
+        # Each block under way, with those who waited for it when it was begun: nobody if it is read ahead.
+        self._under_way: dict[int, list[Arrivals]] = {}
         self._waiting: dict[int, list[Arrivals]] = {}
         self._threads: set[threading.Thread] = set()
         _open_fetchers.add(self)
@@ -103,41 +104,55 @@ class Fetcher:
             thread.start()
 
     def _work(self) -> None:
-        while (task := self._next()) is not None:
-            block, urgent = task
+        while (block := self._next()) is not None:
             outcome: Outcome
             try:
-                outcome = self._load(block, urgent)
+                outcome = self._load(block, bool(self._under_way[block]))
             except Exception as error:
                 outcome = error
-            with self._changed:
-                del self._under_way[block]
-                for arrivals in self._waiting.pop(block, ()):
-                    arrivals.put((block, outcome))
+            self._deliver(block, outcome)
             del outcome
 
-    def _next(self) -> tuple[int, bool] | None:
-        """The next block and whether it is urgent; None when this thread should end."""
+    def _deliver(self, block: int, outcome: Outcome) -> None:
+        """Hand a block to all who wait. A failure is for those who waited when it was begun.
+
+        For whoever came later it may be old news, so the block is tried again.
+        """
+        with self._changed:
+            from_the_start = self._under_way.pop(block)
+            waiting = self._waiting.pop(block, [])
+            if isinstance(outcome, Exception):
+                later = [arrivals for arrivals in waiting if arrivals not in from_the_start]
+                waiting = [arrivals for arrivals in waiting if arrivals in from_the_start]
+                if later:
+                    self._waiting[block] = later
+                    self._urgent.append(block)
+            for arrivals in waiting:
+                arrivals.put((block, outcome))
+
+    def _next(self) -> int | None:
+        """The next block; None when this thread should end."""
         with self._changed:
             while not self.closing.is_set():
-                if (task := self._take()) is not None:
-                    return task
+                if (block := self._take()) is not None:
+                    return block
                 if not self._changed.wait(_IDLE_SECONDS) and not (self._urgent or self._ahead):
                     break
             self._threads.discard(threading.current_thread())
             return None
 
-    def _take(self) -> tuple[int, bool] | None:
+    def _take(self) -> int | None:
         while self._urgent:
             block = self._urgent.popleft()
             if block in self._waiting and block not in self._under_way:
-                self._under_way[block] = True
-                return block, True
-        while self._ahead and list(self._under_way.values()).count(False) < self._most_ahead:
+                self._under_way[block] = list(self._waiting[block])
+                return block
+        ahead = sum(not waiting for waiting in self._under_way.values())
+        while self._ahead and ahead < self._most_ahead:
             block = self._ahead.popleft()
             if block not in self._waiting and block not in self._under_way:
-                self._under_way[block] = False
-                return block, False
+                self._under_way[block] = []
+                return block
         return None
 
     def _withdraw(self, blocks: list[int], arrivals: Arrivals) -> None:

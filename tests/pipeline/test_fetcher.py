@@ -125,6 +125,20 @@ def test_a_failure_of_reading_ahead_is_quiet_until_the_block_is_needed(gate: Gat
         list(arriving)
 
 
+def test_a_failure_that_began_before_a_caller_came_is_old_news_for_him(gate: Gate) -> None:
+    fetcher = Fetcher(gate.load, connections=1)
+    gate.failing.add(4)
+    fetcher.read_ahead(numbers(4))
+    gate.wait_for(1)
+    with fetcher.fetch(numbers(4)) as arriving:
+        gate.gate.release(1)
+        gate.wait_for(2)
+        gate.failing.clear()
+        gate.gate.release(1)
+        assert list(arriving) == [(4, b"4")]
+    assert gate.begun == [(4, False), (4, True)]
+
+
 def test_leaving_early_cancels_what_was_not_begun(gate: Gate) -> None:
     fetcher = Fetcher(gate.load, connections=1)
     with fetcher.fetch(numbers(1, 2, 3)):
