@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Corpus, MixtureError, View
+from pipeline import Corpus, Mixture, MixtureError, MixtureStream, View, open_corpus
+from tests.corpora import write_corpus
 from tests.trainer.test_run import final_weights, records
 from trainer import TrainConfig, train
+from trainer.metrics import MetricsWriter, MixtureHistory
 from trainer.mixers import read_schedule
 from trainer.packing import pack_floats, unpack_floats
 
@@ -81,6 +83,24 @@ def test_packed_weights_go_before_the_few_that_are_listed(view: View, tmp_path: 
     mixer = read_schedule(path, view)
     np.testing.assert_array_equal(mixer.mixture_at(8).probabilities, whole)
     np.testing.assert_array_equal(mixer.mixture_at(9).probabilities, whole[::-1])
+
+
+def test_a_record_of_very_many_domains_can_be_replayed(tmp_path: Path) -> None:
+    leaves = 1100
+    corpus = open_corpus(write_corpus(tmp_path / "corpus", [1] * leaves, levels=(1, leaves)))
+    view = corpus.domains(k=leaves)
+    rng = np.random.default_rng(0)
+    mixtures = [Mixture.from_weights(view, rng.random(leaves)) for _ in range(2)]
+    stream = MixtureStream(corpus, mixtures[0], batch_size=4)
+    history = MixtureHistory(mixtures[0])
+    with MetricsWriter(tmp_path / "metrics.jsonl", keep_bytes=0) as metrics:
+        for step, mixture in [(0, mixtures[0]), (1, mixtures[1]), (2, mixtures[1])]:
+            stream.set_mixture(mixture)
+            metrics.write("mixture", step, **history.record(stream, steps=9, scores=None))
+    mixer = read_schedule(tmp_path / "metrics.jsonl", view)
+    assert [mixer.mixture_at(step) for step in range(3)] == [mixtures[0], *[mixtures[1]] * 2]
+    packed = ["weights_packed" in record for record in records(tmp_path)]
+    assert packed == [True, True, False]
 
 
 def test_a_replay_ends_with_the_bits_of_the_run(
