@@ -20,6 +20,8 @@ class Reading:
     """What one pass took."""
 
     seconds: float
+    share: float = 1.0
+    """Of the pass; less than 1 where the time was up."""
     fetched: int
     """Bytes that came from the store."""
     used: int
@@ -49,17 +51,21 @@ def raw(address: str) -> Reading:
     return Reading(seconds=time.perf_counter() - started, fetched=fetched, used=fetched)
 
 
-def stream(address: str, cache: Path, cache_bytes: int) -> Reading:
-    """One pass by the natural mixture, as fast as batches come; opening counts."""
+def stream(
+    address: str, cache: Path, cache_bytes: int, shuffle_bytes: int, seconds: float
+) -> Reading:
+    """One pass by the natural mixture, or as much as `seconds` allow; opening counts."""
     started = time.perf_counter()
     corpus = open_corpus(address, cache=cache, cache_bytes=cache_bytes)
     mixture = Mixture.natural(corpus.domains(k=corpus.num_leaves))
-    batches = MixtureStream(corpus, mixture, batch_size=BATCH)
-    for _ in range(corpus.num_samples // BATCH):
+    batches = MixtureStream(corpus, mixture, batch_size=BATCH, shuffle_bytes=shuffle_bytes)
+    whole_pass = corpus.num_samples // BATCH
+    while batches.step < whole_pass and time.perf_counter() - started < seconds:
         next(batches)
     statistics = corpus.statistics
     return Reading(
         seconds=time.perf_counter() - started,
+        share=batches.step / whole_pass,
         fetched=statistics.bytes_fetched,
         used=statistics.bytes_used,
         wait_seconds=statistics.wait_seconds,
