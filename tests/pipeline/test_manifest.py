@@ -23,8 +23,6 @@ def test_no_manifest_means_no_corpus(numbered_corpus: Corpus, tmp_path: Path) ->
     (tmp_path / "copy" / "manifest.json").unlink()
     with pytest.raises(CorpusError, match=r"is not a corpus: it has no manifest\.json"):
         open_corpus(tmp_path / "copy")
-    with pytest.raises(CorpusError, match="local and mounted folders"):
-        open_corpus("s3://bucket/corpus")
 
 
 @pytest.mark.parametrize(
