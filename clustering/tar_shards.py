@@ -15,9 +15,8 @@ import numpy as np
 
 from clustering.packing import Tokens
 from pipeline.manifest import SampleSchema, ShardEntry, file_entry
+from pipeline.tar_groups import RECORD_BYTES
 
-RECORD_BYTES = 512
-"""tar counts in records of this length; a member's header is one."""
 NAME_BYTES = 100
 """A header begins with the member's name, filled up with zeros."""
 OWNER = "braidstream"

@@ -13,6 +13,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
+RECORD_BYTES = 512
+"""tar counts in records of this length: a header is one, a file is filled up to whole ones, and two of zeros
+end the tar."""
+
 _KEY = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
 
