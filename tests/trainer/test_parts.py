@@ -77,7 +77,7 @@ def test_an_unfinished_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     state = save_checkpoint(tmp_path, _checkpoint(5)) / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "version": 99}))
-    with pytest.raises(StateError, match=r"version 99; this version .* reads version 1"):
+    with pytest.raises(StateError, match=r"version 99; this version .* reads version 2"):
         load_checkpoint(tmp_path, CPU)
 
 
