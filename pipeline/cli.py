@@ -14,6 +14,9 @@ from pipeline.errors import BraidstreamError
 
 COMMANDS = {
     "build": "raw text -> embeddings -> cluster tree -> a corpus folder that streams",
+    "import": "MDS folders or tar shards, one set per domain -> a corpus, without copying them",
+    "push": "copy a corpus to an object store: verified, resumable, manifest last",
+    "pull": "copy a corpus from an object store into a folder, the same way",
     "inspect": "what the domains of a corpus are: sizes, keywords, examples",
     "train": "train a model on a mixture that a mixer steers while training runs",
     "compare": "run a grid of granularities, mixers, targets and seeds; one report",

@@ -44,8 +44,11 @@ def allows_plain_http(scheme: str, settings: dict[str, Any]) -> bool:
 
 
 def _s3() -> dict[str, Any]:
-    # One object per request, also when deleting: some S3-compatible stores lack the bulk call.
+    # One object per request, also when deleting: some S3-compatible stores lack the bulk call. And a checksum
+    # with every part that is uploaded: a store need not check the one in the signature, but it does this one.
     config: dict[str, Any] = {"disable_bulk_delete": True}
+    if not os.environ.get("AWS_CHECKSUM_ALGORITHM"):
+        config["checksum_algorithm"] = "SHA256"
     client_reads = (
         "AWS_ACCESS_KEY_ID",
         "AWS_SKIP_SIGNATURE",

@@ -8,21 +8,19 @@ nothing comes for `request_seconds`, or when it is slower than `SLOWEST_BYTES_PE
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.address import inside, normalized
-from pipeline.credentials import allows_plain_http, client_settings
 from pipeline.errors import StorageError
 from pipeline.retries import RequestError, Retries, keep_trying
-from pipeline.store_failures import explain, is_past_the_end, scrubbed
+from pipeline.store_client import claim_process, connect
+from pipeline.store_failures import explain, is_past_the_end
+from pipeline.uploads import checked_parts
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -38,8 +36,6 @@ PARTS_AT_ONCE = 2
 """Parts of one object that are uploaded side by side."""
 SHA256_ATTRIBUTE = "sha256"
 """Name of the metadata field in which an object carries its own checksum."""
-
-_process_of_first_use: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,15 +85,21 @@ class ObjectStore:
 
     def size(self, name: str) -> int:
         """Length of an object in bytes."""
-        return self.facts(name).bytes
+        found = self.find(name)
+        if found is None:
+            raise StorageError(f"there is no object {self.address(name)}, or not even its bucket.")
+        return found.bytes
 
-    def facts(self, name: str) -> ObjectFacts:
-        """Length and, where known, checksum of an object."""
+    def find(self, name: str) -> ObjectFacts | None:
+        """Length and, where known, checksum of an object; None when there is none of this name."""
 
-        def ask(client: Client) -> ObjectFacts:
+        def ask(client: Client) -> ObjectFacts | None:
             import obstore
 
-            found = obstore.get(client, name, options={"head": True})
+            try:
+                found = obstore.get(client, name, options={"head": True})
+            except FileNotFoundError:
+                return None
             sha256 = found.attributes.get(SHA256_ATTRIBUTE)
             return ObjectFacts(bytes=found.meta["size"], sha256=sha256)
 
@@ -127,18 +129,27 @@ class ObjectStore:
             )
         return self._try(lambda: _checked(self._parts(name, start, end), check), what)
 
-    def write(self, name: str, content: bytes | Path, *, sha256: str | None = None) -> None:
+    def write(
+        self,
+        name: str,
+        content: bytes | Path,
+        *,
+        sha256: str | None = None,
+        on_position: Callable[[int], None] | None = None,
+    ) -> None:
         """Write one object, whole or not at all; a file goes in parts and is never held in memory.
 
         `sha256` (hex) is what the content should have: it is computed while the content is sent, content
-        that differs is never committed, and the object carries it from then on (`facts`).
+        that differs is never committed, and the object carries it from then on (`find`). `on_position`
+        is told how many bytes were handed to the client; after a failed attempt it starts over at 0. What it
+        raises stops the upload.
         """
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
 
         def put(client: Client) -> None:
             import obstore
 
-            pieces = _pieces(content, sha256)
+            pieces = checked_parts(content, PART_BYTES, sha256=sha256, on_position=on_position)
             obstore.put(
                 client,
                 name,
@@ -209,45 +220,17 @@ class ObjectStore:
 
     def _client(self, writing: bool) -> Client:
         """This process's client. Writing has one of its own: sending a part is no silence."""
-        global _process_of_first_use
-        if _process_of_first_use not in (None, os.getpid()):
-            raise StorageError(
-                f"{self.url} was used before this process was forked, and its client would hang here. "
-                'Start worker processes with multiprocessing_context="forkserver" or "spawn" '
-                "(an argument of DataLoader), or open the corpus only in the workers."
-            )
+        claim_process(self.url)
         with self._lock:
             if writing not in self._clients:
-                _process_of_first_use = os.getpid()
-                self._clients[writing] = self._connect(writing)
+                silence = self.retries.request_seconds
+                self._clients[writing] = connect(
+                    self.url,
+                    connect_seconds=silence,
+                    silence_seconds=None if writing else silence,
+                    total_seconds=silence + PART_BYTES / SLOWEST_BYTES_PER_SECOND,
+                )
             return self._clients[writing]
-
-    def _connect(self, writing: bool) -> Client:
-        try:
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ModuleNotFoundError:
-            raise StorageError(
-                f"reading {self.url} takes the package obstore: pip install 'braidstream[remote]'"
-            ) from None
-        scheme = self.url.partition("://")[0]
-        settings = client_settings(scheme)
-        silence = timedelta(seconds=self.retries.request_seconds)
-        options: dict[str, Any] = {
-            "connect_timeout": silence,
-            "timeout": silence + timedelta(seconds=PART_BYTES / SLOWEST_BYTES_PER_SECOND),
-            "allow_http": allows_plain_http(scheme, settings),
-        }
-        if not writing:
-            options["read_timeout"] = silence
-        connect: Callable[..., Client] = from_url
-        try:
-            return connect(
-                self.url, client_options=options, retry_config={"max_retries": 0}, **settings
-            )
-        except (BaseError, ValueError) as error:
-            reason = scrubbed(str(error))
-        raise StorageError(f"{self.url} cannot be opened: {reason}.")
 
 
 def _get(client: Client, name: str, start: int, end: int) -> tuple[bytes, int]:
@@ -285,32 +268,3 @@ def _checked(content: bytes, check: Check | None) -> bytes:
     if problem:
         raise RequestError(problem, transient=True)
     return content
-
-
-def _pieces(content: bytes | Path, sha256: str | None) -> Iterator[bytes]:
-    """The content in parts; the last one comes only if the checksum of all of them is right.
-
-    When it does not come, the client drops the upload and nothing is committed.
-    """
-    digest = hashlib.sha256()
-    held: bytes | None = None
-    for part in _parts_of(content):
-        digest.update(part)
-        if held is not None:
-            yield held
-        held = part
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise StorageError(
-            f"what was to be uploaded has the sha256 {digest.hexdigest()[:16]}…, expected "
-            f"{sha256[:16]}…: the file changed or is damaged. Nothing was committed."
-        )
-    yield held or b""
-
-
-def _parts_of(content: bytes | Path) -> Iterator[bytes]:
-    if isinstance(content, bytes):
-        yield from (content[at : at + PART_BYTES] for at in range(0, len(content), PART_BYTES))
-        return
-    with content.open("rb") as file:
-        while part := file.read(PART_BYTES):
-            yield part

@@ -20,7 +20,7 @@ _METADATA_SERVICE = re.compile(r"169\.254\.\d+\.\d+|metadata\.google\.internal")
 _SECRET_VARIABLE = re.compile(
     r"KEY|SECRET|TOKEN|SAS|PASSWORD|CREDENTIAL|SERVICE_ACCOUNT|CONNECTION"
 )
-_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "ServerBusy", "OperationTimedOut"}
+_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "ServerBusy", "OperationTimedOut", "BadDigest"}
 _TRANSIENT_STATUSES = {408, 425, 429}
 _NOT_OFFERED = {501, 505}
 

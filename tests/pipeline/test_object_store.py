@@ -76,7 +76,7 @@ def test_azure_reads_and_writes(
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     store.write("a.bin", CONTENT, sha256=sha256)
     assert_reads(store, "a.bin")
-    assert store.facts("a.bin") == ObjectFacts(bytes=len(CONTENT), sha256=sha256)
+    assert store.find("a.bin") == ObjectFacts(bytes=len(CONTENT), sha256=sha256)
     assert dict(store.list()) == {"a.bin": len(CONTENT)}
     store.delete("a.bin")
     store.delete("a.bin")
@@ -125,7 +125,7 @@ def test_objects_larger_than_a_part(s3_store: ObjectStore, tmp_path: Path) -> No
     sha256 = hashlib.sha256(content).hexdigest()
     (tmp_path / "large").write_bytes(content)
     s3_store.write("large", tmp_path / "large", sha256=sha256)
-    assert s3_store.facts("large") == ObjectFacts(bytes=len(content), sha256=sha256)
+    assert s3_store.find("large") == ObjectFacts(bytes=len(content), sha256=sha256)
     assert s3_store.read("large") == content
     assert s3_store.read_range("large", 7, len(content) - 7) == content[7:-7]
 
