@@ -26,6 +26,7 @@ from clustering.inputs import find_inputs
 from clustering.keyed_hash import keyed, smallest
 from clustering.packing import cut_blocks
 from clustering.progress import Progress
+from clustering.publish import Publication
 from clustering.records import BadInput
 from clustering.roles import Roles, assign_roles
 from clustering.shards import SHARD_FORMATS, write_shards
@@ -72,19 +73,29 @@ class BuildReport:
 
 
 def build(config: BuildConfig, progress: Progress | None = None) -> BuildReport:
-    """Build a corpus folder; continue after what an earlier run has finished.
+    """Build a corpus; continue after what an earlier run has finished.
+
+    It is built in `config.folder`, and copied from there when `config.out` is in an object store.
 
     Raises:
         InputError: The input cannot be found or read.
         ModelError: The embedding model or the tokenizer is not here.
         BuildError: The folder is in use, or is no place for a corpus; or nothing is left to build from.
+        StorageError: The object store refuses.
     """
     started = time.monotonic()
     progress = progress or Progress()
-    _check_folder(config.out)
-    work = Workspace(config.out / WORK_FOLDER, progress)
+    folder = config.folder
+    _check_folder(folder, "--out" if config.address is None else "--work")
+    work = Workspace(folder / WORK_FOLDER, progress)
     with work.locked():
+        publication = None
+        if config.address is not None:
+            publication = Publication(folder, config.address, work.folder)
+            publication.check()
         manifest, bad = _Build(config, work).run()
+        if publication is not None:
+            publication.copy(manifest, progress)
     return BuildReport(
         manifest=manifest,
         stages=tuple(work.records),
@@ -337,13 +348,13 @@ class _Build:
             unit="samples",
             total=-(-total_tokens // schema.tokens_per_sample),
             depends_on=depends_on,
-            outputs=[self.config.out / "shards" / SHARD_FORMATS[self.config.format].marker],
+            outputs=[self.config.folder / "shards" / SHARD_FORMATS[self.config.format].marker],
         ) as stage:
             if stage.todo:
-                files.withdraw(self.config.out)
+                files.withdraw(self.config.folder)
                 chunks = tokens.stream(order.documents, tokenizer.separator_id)
                 blocks = cut_blocks(chunks, schema.tokens_per_sample, tokenizer.pad_id)
-                with published(self.config.out / "shards") as partial:
+                with published(self.config.folder / "shards") as partial:
                     write_shards(
                         blocks,
                         partial,
@@ -360,7 +371,7 @@ class _Build:
         ingredients: Ingredients,
     ) -> Manifest:
         """Everything beside the shards; the manifest last."""
-        out = self.config.out
+        out = self.config.folder
         ingested, targets, embedded, embedded_targets, *_ = stages
         depends_on = {stage.name: stage.key for stage in stages}
         depends_on["format_version"] = str(FORMAT_VERSION)
@@ -403,16 +414,20 @@ class _Build:
         return shards.schema(self.config.tokens_per_sample, tokenizer.dtype)
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(folder: Path, option: str) -> None:
     """Refuse a folder that holds something else: a build replaces `tree`, `targets` and the like in it."""
-    if out.exists() and not out.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise BuildError(
-            f"--out {str(out)!r} is a file; it must be a folder, new or of an earlier build."
+            f"{option} {str(folder)!r} is a file; it must be a folder, new or of an earlier build."
         )
     ours = (WORK_FOLDER, MANIFEST_FILE)
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in ours)
+    ):
         raise BuildError(
-            f"--out {str(out)!r} holds files, but no corpus and no unfinished build; a build would "
+            f"{option} {str(folder)!r} holds files, but no corpus and no unfinished build; a build would "
             "replace what is in the way. Give a new or empty folder."
         )
 

@@ -22,6 +22,7 @@ of the tree, so that one copy on disk serves every number of domains.
   braidstream build 'texts/*.jsonl.zst' --out corpus --branching 64,64 \\
       --target recipes=recipes.train.jsonl,recipes.test.jsonl
   braidstream build texts/ --out corpus --model static --max-documents 20000     (a quick look)
+  braidstream build texts/ --out s3://bucket/corpus
 
 Embedding takes nearly all of the time: about 40 to 130 documents/s on two cores with `minilm`, thousands with
 `static`. A build that was stopped continues with the same command; with other options it
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if report.nothing_to_do:
         print(f"{config.out} is already built from this input with these options; nothing to do.")
         return 0
-    write_json(config.out / REPORT_FILE, report_content(report))
+    write_json(config.folder / REPORT_FILE, report_content(report))
     print_report(config, report)
     return 0
 
@@ -89,6 +90,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     console.print(table)
     manifest = report.manifest
     counts = manifest.counts
+    assert manifest.sample is not None, "a build makes token corpora"
     lines = [
         f"{counts.documents:,} documents, {counts.tokens:,} tokens, {manifest.num_samples:,} samples of "
         f"{manifest.sample.tokens_per_sample} tokens; domains per level: "
@@ -99,7 +101,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     if manifest.tree.empty_leaves:
         lines.append(f"{manifest.tree.empty_leaves:,} leaves own no sample (too small for a block)")
     lines += [f"  unreadable: {example}" for example in report.examples_of_skipped]
-    lines.append(f"corpus: {config.out}   next: braidstream inspect {config.out}")
+    lines.append(f"corpus: {config.out}   next: braidstream inspect {config.folder}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

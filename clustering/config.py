@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,9 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.errors import BuildError
+from pipeline.address import is_address, normalized
 from pipeline.blocks import BLOCK_BYTES
+from pipeline.cache_settings import CacheSettings
 
 MAX_HELDOUT_DOCUMENTS = 2_000
 """More would not make the generic validation loss more certain in any way that matters."""
@@ -61,7 +64,7 @@ def parse_branching(text: str) -> tuple[int, ...]:
         ) from None
 
 
-# How the command line reads the two options that are no plain values.
+# How the command line reads the options that are no plain values.
 _BRANCHING = PrimitiveConstructorSpec[tuple[int, ...]](
     nargs=1,
     metavar="N,N,...",
@@ -78,6 +81,15 @@ _TARGET = PrimitiveConstructorSpec[TargetSource](
 )
 
 
+_OUT = PrimitiveConstructorSpec[Path | str](
+    nargs=1,
+    metavar="FOLDER|URL",
+    instance_from_str=lambda args: args[0] if is_address(args[0]) else Path(args[0]),
+    is_instance=lambda value: isinstance(value, Path | str),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildConfig:
     """What to build, from what, and how."""
@@ -85,8 +97,12 @@ class BuildConfig:
     corpus: Positional[str]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
     (.txt, .md: one document per file) or WebDataset tars."""
-    out: Path
-    """The corpus folder to write."""
+    out: Annotated[Path | str, _OUT]
+    """The corpus folder to write; or s3://bucket/prefix, gs:// or az://, where the corpus is copied to
+    from the folder that it is built in (--work)."""
+    work: Path | None = None
+    """Local folder to build in when --out is in an object store; by default a folder of its own for each
+    --out in the user's cache folder. Holds the whole corpus, and what a later build can reuse."""
     text_column: str | None = None
     """Name of the column that holds the text; otherwise detected (text, content, ...)."""
     target: UseAppendAction[tuple[Annotated[TargetSource, _TARGET], ...]] = ()
@@ -161,6 +177,26 @@ class BuildConfig:
         )
         names = [target.name for target in self.target]
         self._require(len(set(names)) == len(names), "target", "must name every target once")
+        self._require(
+            self.work is None or self.address is not None,
+            "work",
+            "is for an --out in an object store; a local --out is built in place",
+        )
+
+    @property
+    def address(self) -> str | None:
+        """Where the corpus is copied to; None for a local one."""
+        return normalized(str(self.out)) if is_address(str(self.out)) else None
+
+    @property
+    def folder(self) -> Path:
+        """Where the corpus is built."""
+        if self.address is None:
+            return Path(self.out)
+        if self.work is not None:
+            return self.work
+        key = hashlib.sha256(self.address.encode()).hexdigest()[:16]
+        return CacheSettings.of().folder / "build" / key
 
     def _require(self, holds: bool, option: str, rule: str) -> None:
         if not holds:

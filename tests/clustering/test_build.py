@@ -348,6 +348,7 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
         (["--target", "a/b=x"], "letters, digits"),
         (["--target", "a=x", "--target", "a=y"], "every target once"),
         (["--vocab-size", "100"], "at least 258"),
+        (["--work", "w"], "--work is PosixPath.* is for an --out in an object store"),
         (["--block-bytes", "0"], "--block-bytes is 0; it must lie between 1 and"),
     ],
 )
