@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.batch import Batch
     from pipeline.budget import RepetitionBudget
     from pipeline.corpus import Corpus, TargetSet, open_corpus
     from pipeline.errors import (
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     )
     from pipeline.mixture import Mixture
     from pipeline.storage import FetchStatistics
-    from pipeline.stream import Batch, MixtureStream
+    from pipeline.stream import MixtureStream
     from pipeline.view import View
 
 _HOME = {
-    "Batch": "stream",
+    "Batch": "batch",
     "BraidstreamError": "errors",
     "BudgetError": "errors",
     "Corpus": "corpus",

@@ -26,11 +26,11 @@ def whole_samples(block_bytes: int, schema: SampleSchema) -> int:
     return max(1, block_bytes // schema.stride_bytes) * schema.stride_bytes
 
 
-def block_checksum(content: bytes | memoryview | NDArray[np.uint8]) -> int:
+def block_checksum(content: bytes | NDArray[np.uint8]) -> int:
     """XXH3-64 of a block's bytes: guards against damage, not against forgery."""
     from xxhash import xxh3_64_intdigest
 
-    return xxh3_64_intdigest(content)
+    return xxh3_64_intdigest(content if isinstance(content, bytes) else content.data)
 
 
 class BlockExtent(NamedTuple):

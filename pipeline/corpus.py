@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pipeline.blocks import BlockGrid
 from pipeline.cache_settings import CacheSettings
 from pipeline.errors import CorpusError
-from pipeline.manifest import MANIFEST_FILE, Manifest, TokenizerEntry, parse_manifest
+from pipeline.manifest import Manifest, TokenizerEntry
 from pipeline.object_store import ObjectStore
+from pipeline.pull import fetch_manifest
 from pipeline.records import RecordReader
 from pipeline.remote import CachedBlocks, RemoteStorage
 from pipeline.shards import BlockReader, MappedReader, SampleReader
@@ -48,8 +49,7 @@ class Corpus:
             self.manifest = Manifest.read(Path(address))
             self._storage: Storage = LocalStorage(Path(address))
         else:
-            content = self._store.read(MANIFEST_FILE).decode("utf-8", "replace")
-            self.manifest = parse_manifest(content, where=f"{self._store.url}/{MANIFEST_FILE}")
+            self.manifest, _ = fetch_manifest(self._store)
             self._storage = RemoteStorage(self._store, cache.folder)
         self.fingerprint = self.manifest.fingerprint
         self._tree = DomainTree(

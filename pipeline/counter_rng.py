@@ -22,9 +22,9 @@ def random_bits(seed: int, purpose: int, *counters: ArrayLike) -> NDArray[np.uin
 
     `purpose` separates independent uses of one seed. Returns uint64 of the broadcast shape.
     """
-    bits = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))
+    bits = mixed(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))
     for counter in (purpose, *counters):
-        bits = _mix(bits ^ (np.asarray(counter).astype(np.uint64) * _GOLDEN))
+        bits = mixed(bits ^ (np.asarray(counter).astype(np.uint64) * _GOLDEN))
     return bits
 
 
@@ -34,7 +34,8 @@ def random_uniform(seed: int, purpose: int, *counters: ArrayLike) -> NDArray[np.
     return bits.astype(np.float64) * 2.0**-53
 
 
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Other bits for each of `bits`, as random as can be: one round of the generator."""
     bits = bits + _GOLDEN
     bits = (bits ^ (bits >> _SHIFT_30)) * _MULTIPLIER_1
     bits = (bits ^ (bits >> _SHIFT_27)) * _MULTIPLIER_2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from types import UnionType
@@ -37,6 +38,11 @@ class FileEntry:
             raise CorpusError(
                 f"the manifest names the file {self.file!r}; a corpus refers only to files inside its "
                 "own folder. The manifest is damaged or was tampered with: rebuild or fetch it again."
+            )
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256) or self.bytes < 0:
+            raise CorpusError(
+                f"the manifest describes {self.file} by {self.bytes} bytes and the sha256 {self.sha256!r}, "
+                "which is none: it is damaged or was tampered with. Rebuild or fetch it again."
             )
 
 

@@ -20,15 +20,21 @@ Each step is a bijection, and so is the whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.counter_rng import random_bits
+from pipeline.counter_rng import mixed, random_bits
 from pipeline.permute import permute
 from pipeline.sampler import Ints
+from pipeline.view import View
 
-# Purposes that separate the uses of one seed (sampler.py has more). Changing one changes every stream.
-_PASS, _SHIFT, _CELLS, _WINDOW = 3, 4, 5, 6
+if TYPE_CHECKING:
+    from pipeline.corpus import Corpus
+
+# Purpose that separates the uses of one seed (sampler.py has more). Changing it changes every stream.
+_PASS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +49,58 @@ class SampleOrder:
     window_cells: int
     """Blocks that are shuffled together, at least 1."""
 
+    @staticmethod
+    def of(corpus: Corpus, view: View, *, seed: int, shuffle_bytes: int) -> SampleOrder:
+        """The order for `view`, with `shuffle_bytes` bytes in the windows of all its domains together."""
+        block_bytes = corpus.manifest.blocks.block_bytes
+        data_bytes = sum(shard.data_bytes for shard in corpus.manifest.shards)
+        return SampleOrder(
+            seed=seed,
+            offsets=view.offsets,
+            cell_samples=max(1, round(block_bytes * corpus.num_samples / data_bytes)),
+            window_cells=max(1, shuffle_bytes // (block_bytes * view.k)),
+        )
+
+    @property
+    def working_set(self) -> int:
+        """Blocks that all domains together have in hand at a time: what a cache should hold."""
+        cells = -(-np.diff(self.offsets) // self.cell_samples)
+        return int(np.minimum(cells, self.window_cells + 1).sum())
+
     def positions(self, domains: Ints, numbers: Ints) -> Ints:
         """Positions of draws: of `domains` (n,) the `numbers` (n,)-th sample ever drawn, from 0."""
         first = self.offsets[domains]
         sizes = self.offsets[domains + 1] - first
         passes, index = np.divmod(numbers, sizes)
-        large = np.flatnonzero(sizes > self.cell_samples * self.window_cells)
-        if not large.size:
-            key = random_bits(self.seed, _PASS, domains, passes)
-            return first + permute(index, sizes, key)
+        keys = random_bits(self.seed, _PASS, domains, passes)
+        is_large = sizes > self.cell_samples * self.window_cells
+        if not is_large.any():
+            return self._at_will(keys, index, first, sizes)
+        if is_large.all():
+            return self._in_windows(keys, index, first, sizes)
         found = np.empty_like(first)
-        small = np.flatnonzero(sizes <= self.cell_samples * self.window_cells)
-        key = random_bits(self.seed, _PASS, domains[small], passes[small])
-        found[small] = first[small] + permute(index[small], sizes[small], key)
-        found[large] = self._in_windows(
-            domains[large], passes[large], index[large], first[large], sizes[large]
-        )
+        for part, positions in ((~is_large, self._at_will), (is_large, self._in_windows)):
+            found[part] = positions(keys[part], index[part], first[part], sizes[part])
         return found
 
-    def _in_windows(
-        self, domains: Ints, passes: Ints, index: Ints, first: Ints, sizes: Ints
-    ) -> Ints:
+    def _at_will(self, keys: NDArray[np.uint64], index: Ints, first: Ints, sizes: Ints) -> Ints:
+        found: Ints = first + permute(index, sizes, keys)
+        return found
+
+    def _in_windows(self, keys: NDArray[np.uint64], index: Ints, first: Ints, sizes: Ints) -> Ints:
         cell, window = self.cell_samples, self.cell_samples * self.window_cells
-        shift = random_bits(self.seed, _SHIFT, domains, passes) % sizes.astype(np.uint64)
-        rotated = index + shift.astype(np.int64)
+        rotated = index + (keys % sizes.astype(np.uint64)).astype(np.int64)
         rotated -= sizes * (rotated >= sizes)
         number, inside = np.divmod(rotated, window)
         begin = number * window
-        key = random_bits(self.seed, _WINDOW, domains, passes, number)
-        shuffled = begin + permute(inside, np.minimum(window, sizes - begin), key)
+        window_keys = mixed(keys ^ number.astype(np.uint64))
+        shuffled = begin + permute(inside, np.minimum(window, sizes - begin), window_keys)
         number, inside = np.divmod(shuffled, cell)
         whole = sizes // cell
-        key = random_bits(self.seed, _CELLS, domains, passes)
         # The last, smaller cell stays where it is; its number is made valid for the permutation.
-        moved = permute(np.minimum(number, whole - 1), whole, key)
+        moved = permute(np.minimum(number, whole - 1), whole, keys)
         on_ring = np.where(number < whole, moved, number) * cell + inside
         on_ring += -first % cell
         on_ring -= sizes * (on_ring >= sizes)
-        return first + on_ring
+        found: Ints = first + on_ring
+        return found

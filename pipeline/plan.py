@@ -71,6 +71,8 @@ class Planner:
     reader: SampleReader
     budget: RepetitionBudget | None
     share: Share
+    reads_ahead: bool
+    """Whether the reader gains from knowing what comes next: where blocks have to be fetched."""
 
     def plan(self, mixture: Mixture, used: Ints, first_step: int, length: int) -> Plan:
         """Plan up to `length` batches from `first_step` on, after `used` (k,) samples of each domain.

@@ -45,7 +45,7 @@ def connect(
         from obstore.store import from_url
     except ModuleNotFoundError:
         raise StorageError(
-            f"reading {url} takes the package obstore: pip install 'braidstream[remote]'"
+            f"reading {url} takes the package obstore: pip install obstore"
         ) from None
     scheme = url.partition("://")[0]
     settings = client_settings(scheme)

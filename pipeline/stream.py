@@ -7,53 +7,32 @@ says what is guaranteed.
 
 from __future__ import annotations
 
-import base64
 import time
-import zlib
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pipeline.batch import Batch
 from pipeline.budget import RepetitionBudget, paced_probabilities
 from pipeline.corpus import Corpus
+from pipeline.course import Course
 from pipeline.errors import MixtureError, StateError
 from pipeline.mixture import Mixture
 from pipeline.order import SampleOrder
-from pipeline.plan import Plan, Planner, Share
+from pipeline.packing import packed, unpacked
+from pipeline.plan import Planner, Share
 from pipeline.storage import FetchStatistics
 from pipeline.view import View
 from pipeline.workers import LoaderWatch, SharedMixtures
 
 STATE_VERSION = 2
-SHUFFLE_BYTES = 256 * 2**20
-_SAMPLES_PER_PLAN = 4096
-_SAMPLES_READ_AHEAD = 4 * _SAMPLES_PER_PLAN
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """This rank's part of one global batch of n · world_size samples."""
-
-    step: int
-    """Index of the global batch, from 0."""
-    samples: Any
-    """The samples: an array (n, tokens_per_sample), uint16 or uint32, for a token corpus; for a corpus of
-    records, or where the stream has a transform, a list of n. The memory is the caller's."""
-    domains: NDArray[np.int64]
-    """Shape (n,): the domain of the view that each sample was drawn for."""
-    positions: NDArray[np.int64]
-    """Shape (n,): position of each sample in the corpus."""
-
-    @property
-    def tokens(self) -> NDArray[Any]:
-        """The samples of a token corpus: (n, tokens_per_sample)."""
-        if not isinstance(self.samples, np.ndarray):
-            raise TypeError("these samples are no token blocks; use batch.samples.")
-        return self.samples
+SHUFFLE_BYTES = 2**30
+_NO_ROWS = slice(0)
 
 
 class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
@@ -110,15 +89,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         local_size = batch_size // world_size
         self.rank, self.world_size = rank, world_size
         self._rows = slice(rank * local_size, (rank + 1) * local_size)
-        self._order = _sample_order(corpus, mixture.view, seed, shuffle_bytes)
-        self._planner = self._planner_of(Share(self._rows))
-        self._step = 0
-        self._used = np.zeros(mixture.view.k, dtype=np.int64)
-        self._plan: Plan | None = None
-        self._read_ahead_until = 0
-        self._mixture = mixture
-        self._changes: list[tuple[int, Mixture]] = []
-        """Mixtures that come into force later, by step: those that workers are on their way to."""
+        self._order = SampleOrder.of(corpus, mixture.view, seed=seed, shuffle_bytes=shuffle_bytes)
+        _check_cache(corpus, self._order)
+        self._course = Course(self._planner(Share(self._rows)), mixture)
         self._watch: LoaderWatch | None = None
         """In the main process, while workers make the batches."""
         self._watched_from = 0
@@ -132,24 +105,24 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
     def step(self) -> int:
         """Index of the next batch that the caller will receive."""
         self._follow_loader()
-        return self._step
+        return self._course.step
 
     @property
     def mixture(self) -> Mixture:
         """The mixture in force for the next batch."""
         self._follow_loader()
-        return self._mixture
+        return self._course.mixture
 
     @property
     def view(self) -> View:
         """The view that mixtures and domain numbers refer to."""
-        return self._mixture.view
+        return self._course.mixture.view
 
     @property
     def samples_drawn(self) -> NDArray[np.int64]:
         """Samples drawn from each domain so far, over all ranks: int64 (k,)."""
         self._follow_loader()
-        return self._drawn()
+        return self._course.drawn
 
     @property
     def passes(self) -> NDArray[np.float64]:
@@ -160,10 +133,11 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
     def effective_probabilities(self) -> NDArray[np.float64]:
         """What the next batch is drawn from, after the budget: float64 (k,)."""
         self._follow_loader()
+        course = self._course
         if self.budget is None:
-            return self._mixture.probabilities
+            return course.mixture.probabilities
         return paced_probabilities(
-            self._mixture, self.budget, self._drawn(), self._step, self.batch_size
+            course.mixture, self.budget, course.drawn, course.step, self.batch_size
         )
 
     @property
@@ -185,15 +159,16 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 "mixture.to(stream.view)."
             )
         self._follow_loader()
+        course = self._course
         if self._watch is None:
-            self._changes.clear()  # decided earlier
-            self._put_in_force(mixture)
-            return self._step
-        step = self._step + self._watch.in_flight
+            course.changes.clear()  # decided earlier
+            course.put_in_force(mixture)
+            return course.step
         assert self._shared is not None
+        step = course.step + self._watch.in_flight
         self._shared.put(step, mixture.probabilities)
-        self._changes = [change for change in self._changes if change[0] < step]
-        self._changes.append((step, mixture))
+        course.changes = [change for change in course.changes if change[0] < step]
+        course.changes.append((step, mixture))
         return step
 
     def __iter__(self) -> Iterator[Batch]:
@@ -207,7 +182,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         """The next batch; it never ends on its own."""
         if self._watch is not None:
             self._leave_loader()
-        self._move_to(self._step)
+        self._course.move_to(self._course.step)
         return self._take()
 
     def state_dict(self) -> dict[str, Any]:
@@ -216,12 +191,13 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         Plain JSON types; 8 bytes per domain before compression for each of counts and mixture.
         """
         self._follow_loader()
+        course = self._course
         return {
             **self._identity(),
-            "step": self._step,
-            "samples_drawn": _pack(self._drawn()),
-            "mixture": _pack(self._mixture.probabilities),
-            "changes": [[step, _pack(mixture.probabilities)] for step, mixture in self._changes],
+            "step": course.step,
+            "samples_drawn": packed(course.drawn),
+            "mixture": packed(course.mixture.probabilities),
+            "changes": [[step, packed(mixture.probabilities)] for step, mixture in course.changes],
             "worker": self._worker_state(),
         }
 
@@ -239,14 +215,16 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 + "). Open the corpus, view and settings that it was saved with."
             )
         self._load_worker_state(state["worker"])
-        self._step = int(state["step"])
-        self._plan, self._read_ahead_until = None, 0
-        self._used = _unpack(state["samples_drawn"], "<i8").astype(np.int64)
-        self._changes = [
-            (int(step), Mixture(self.view, _unpack(packed, "<f8")))
-            for step, packed in state["changes"]
-        ]
-        self._mixture = Mixture(self.view, _unpack(state["mixture"], "<f8"))
+        view = self.view
+        self._course.begin(
+            int(state["step"]),
+            unpacked(state["samples_drawn"], np.int64),
+            Mixture(view, unpacked(state["mixture"], np.float64)),
+            [
+                (int(step), Mixture(view, unpacked(probabilities, np.float64)))
+                for step, probabilities in state["changes"]
+            ],
+        )
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -259,85 +237,21 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             "budget": None if self.budget is None else asdict(self.budget),
         }
 
-    # Going forward: the state is a step, what was used before it, and the mixture in force.
-
-    def _move_to(self, step: int) -> None:
-        """Go to just before `step`; mixtures come into force on the way."""
-        while (change := self._next_change(step)) is not None:
-            self._count_to(max(change[0], self._step))
-            self._put_in_force(change[1])
-        self._count_to(step)
-
-    def _next_change(self, until: int) -> tuple[int, Mixture] | None:
-        if self._shared is not None and self._watch is None:
-            for step, probabilities in self._shared.after(self._seen, until):
-                self._seen += 1
-                self._changes.append((step, Mixture(self.view, probabilities)))
-        if self._changes and self._changes[0][0] <= until:
-            return self._changes.pop(0)
-        return None
-
-    def _put_in_force(self, mixture: Mixture) -> None:
-        self._used = self._drawn()
-        self._mixture = mixture
-        self._plan, self._read_ahead_until = None, 0
-
-    def _count_to(self, step: int) -> None:
-        while self._step < step:
-            self._step = min(step, self._current_plan().end)
-
-    def _drawn(self) -> NDArray[np.int64]:
-        if self._plan is None:
-            return self._used.copy()
-        return self._used + self._plan.drawn_before(self._step, self.view.k)
-
-    def _current_plan(self) -> Plan:
-        """The plan that holds the next batch; after a change of mixture the first one is short."""
-        plan = self._plan
-        if plan is not None and self._step < plan.end:
-            return plan
-        every = self._planner.share.every
-        longest = every * -(-_SAMPLES_PER_PLAN // self.batch_size)
-        length = every if plan is None else min(2 * len(plan.domains), longest)
-        self._used = self._drawn()
-        self._plan = plan = self._planner.plan(self._mixture, self._used, self._step, length)
-        if self.corpus.blocks is not None:
-            self._read_ahead(plan)
-        return plan
-
-    def _read_ahead(self, plan: Plan) -> None:
-        """Have the blocks of the plan fetched, and those of draws beyond it.
-
-        Within a domain the order of samples does not depend on the mixture. So what is fetched for a
-        mixture that is then replaced is what its domains need next under any other.
-        """
-        horizon = self._planner.share.every * max(1, _SAMPLES_READ_AHEAD // self.batch_size)
-        if self._read_ahead_until - plan.end > horizon // 2:
-            return
-        self._read_ahead_until = plan.end + horizon
-        used = self._used + plan.drawn_before(plan.end, self.view.k)
-        beyond = self._planner.outlook(self._mixture, used, plan.end, horizon)
-        self._planner.reader.read_ahead(np.concatenate([plan.local_handles.ravel(), beyond]))
-
     def _take(self) -> Batch:
-        plan = self._current_plan()
-        row = plan.served.index(self._step)
+        """Make the next batch."""
+        course = self._course
+        plan = course.plan
+        row = plan.served.index(course.step)
         started = time.perf_counter()
-        samples = self._planner.reader.copy(plan.local_handles[row])
+        samples = self.corpus.reader.copy(plan.local_handles[row])
         self.wait_seconds += time.perf_counter() - started
         if self.transform is not None:
             samples = [self.transform(sample) for sample in samples]
-        batch = Batch(self._step, samples, plan.local_domains[row], plan.local_positions[row])
-        self._step += 1
+        batch = Batch(course.step, samples, plan.local_domains[row], plan.local_positions[row])
+        course.step += 1
         return batch
 
-    def _plan_anew(self, share: Share) -> None:
-        """Serve `share` from the next batch on."""
-        self._used = self._drawn()
-        self._plan, self._read_ahead_until = None, 0
-        self._planner = self._planner_of(share)
-
-    def _planner_of(self, share: Share) -> Planner:
+    def _planner(self, share: Share) -> Planner:
         return Planner(
             seed=self.seed,
             batch_size=self.batch_size,
@@ -345,6 +259,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             reader=self.corpus.reader,
             budget=self.budget,
             share=share,
+            reads_ahead=self.corpus.blocks is not None and share.rows != _NO_ROWS,
         )
 
     # The main process, while workers make the batches.
@@ -354,9 +269,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         watch = LoaderWatch.of_caller(self)
         if watch is not self._watch:
             self._follow_loader()
-            self._watch, self._watched_from = watch, self._step
+            self._watch, self._watched_from = watch, self._course.step
             self._shared = SharedMixtures.create(self.view.k, watch)
-            self._plan_anew(Share(slice(0)))  # counts, and locates nothing
+            self._course.serve(self._planner(Share(_NO_ROWS)))  # counts, and locates nothing
         settings = {
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -379,13 +294,13 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 "or to change the mixture in this process, resume with stream.load_state_dict(state) and a "
                 "new loader instead; state is what stream.state_dict() returned."
             )
-        self._move_to(self._watched_from + self._watch.delivered)
+        self._course.move_to(self._watched_from + self._watch.delivered)
 
     def _leave_loader(self) -> None:
         """Make batches in this process again, from the last one on that the loader handed out."""
         self._follow_loader()
         self._watch = self._shared = None
-        self._plan_anew(Share(self._rows))
+        self._course.serve(self._planner(Share(self._rows)))
 
     # A worker.
 
@@ -401,9 +316,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 '(or "spawn") to the DataLoader.'
             )
         self._in_worker = True
-        self._plan_anew(
-            Share(self._rows, first_step=self._step + worker.id, every=worker.num_workers)
-        )
+        first_step = self._course.step + worker.id
+        share = Share(self._rows, first_step=first_step, every=worker.num_workers)
+        self._course.serve(self._planner(share))
 
     def _serve(self) -> Iterator[Batch]:
         if self._serving:
@@ -416,14 +331,18 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         assert worker is not None
         assert shared is not None
         while True:
-            self._move_to(self._planner.share.next_after(self._step))
+            step = self._course.planner.share.next_after(self._course.step)
+            for holds_from, probabilities in shared.after(self._seen, step):
+                self._seen += 1
+                self._course.changes.append((holds_from, Mixture(self.view, probabilities)))
+            self._course.move_to(step)
             batch = self._take()
             shared.report(worker.id, self.corpus.statistics)
             yield batch
 
     def _worker_state(self) -> dict[str, int] | None:
         self._enter_worker()
-        share = self._planner.share
+        share = self._course.planner.share
         return {"first_step": share.first_step, "every": share.every} if self._in_worker else None
 
     def _load_worker_state(self, saved: dict[str, int] | None) -> None:
@@ -431,17 +350,17 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         self._enter_worker()
         if not self._in_worker:
             self._watch = self._shared = None
-            self._plan_anew(Share(self._rows))
+            self._course.serve(self._planner(Share(self._rows)))
         elif saved is not None:
             assert self._shared is not None
-            if saved["every"] != self._planner.share.every:
+            if saved["every"] != self._course.planner.share.every:
                 raise StateError(
                     f"the loader's state is of {saved['every']} workers, this loader has "
-                    f"{self._planner.share.every}. Resume with as many, or from stream.state_dict(), which "
-                    "serves any number."
+                    f"{self._course.planner.share.every}. Resume with as many, or from "
+                    "stream.state_dict(), which serves any number."
                 )
             self._shared.resumed = True
-            self._plan_anew(Share(self._rows, **saved))
+            self._course.serve(self._planner(Share(self._rows, **saved)))
 
 
 def _worker_copy(
@@ -457,21 +376,16 @@ def _worker_copy(
     return stream
 
 
-def _sample_order(corpus: Corpus, view: View, seed: int, shuffle_bytes: int) -> SampleOrder:
-    block_bytes = corpus.manifest.blocks.block_bytes
-    data_bytes = sum(shard.data_bytes for shard in corpus.manifest.shards)
-    return SampleOrder(
-        seed=seed,
-        offsets=view.offsets,
-        cell_samples=max(1, round(block_bytes * corpus.num_samples / data_bytes)),
-        window_cells=max(1, shuffle_bytes // (block_bytes * view.k)),
-    )
-
-
-def _pack(values: NDArray[Any]) -> str:
-    little_endian = values.astype(values.dtype.newbyteorder("<"))
-    return base64.b64encode(zlib.compress(little_endian.tobytes(), level=1)).decode("ascii")
-
-
-def _unpack(text: str, dtype: str) -> NDArray[Any]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=dtype)
+def _check_cache(corpus: Corpus, order: SampleOrder) -> None:
+    """Warn if what the domains have in hand does not fit: blocks would come again and again."""
+    if corpus.blocks is None:
+        return
+    block_bytes, room = corpus.grid.block_bytes, corpus.cache.bytes
+    needed = min(order.working_set, corpus.grid.num_blocks) * block_bytes
+    if needed > room:
+        warnings.warn(
+            f"the {len(order.offsets) - 1:,} domains have {needed / 2**20:,.0f} MiB in hand at a time, the "
+            f"cache holds {room / 2**20:,.0f} MiB: blocks will be fetched many times. Allow a larger cache "
+            "(cache_bytes), a smaller shuffle (shuffle_bytes), or fewer domains.",
+            stacklevel=3,
+        )

@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, fields
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,13 @@ class LoaderWatch:
         A stream is pickled for no other reason, and the loader's iterator is then under construction
         further up the stack. Raises `StateError` where there is none.
         """
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            owner = frame.f_locals.get("self")
+            owner: Any = frame.f_locals.get("self")
             if getattr(owner, "_dataset", None) is stream and hasattr(owner, "_prefetch_factor"):
                 found = owner._index_sampler
                 return found if isinstance(found, LoaderWatch) else LoaderWatch(owner)
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         raise StateError(
             "a stream can be sent to the workers of a DataLoader and nowhere else. To continue it in "
             "another process or later, save stream.state_dict()."
@@ -143,15 +144,12 @@ class SharedMixtures:
     @property
     def statistics(self) -> FetchStatistics:
         """What reading has cost all workers together."""
-        counted = fields(FetchStatistics)
         sums = self._statistics.sum(axis=0)
-        whole = [
-            float(value) if field.type == "float" else int(value)
-            for field, value in zip(counted, sums, strict=True)
-        ]
-        return FetchStatistics(
-            **{field.name: value for field, value in zip(counted, whole, strict=True)}
-        )
+        values: dict[str, Any] = {
+            field.name: float(value) if field.type == "float" else int(value)
+            for field, value in zip(fields(FetchStatistics), sums, strict=True)
+        }
+        return FetchStatistics(**values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing.reduction import DupFd

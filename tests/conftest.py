@@ -15,6 +15,8 @@ from tests.corpora import write_corpus
 settings.register_profile("untimed", settings.default, deadline=None)  # no test asserts wall time
 settings.load_profile("untimed")
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 TOKENS_PER_SAMPLE = 32
 VOCAB_SIZE = 64
 LEAVES_PER_DOMAIN = 4

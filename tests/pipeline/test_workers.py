@@ -198,7 +198,7 @@ class TestStatefulDataLoader:
         second.load_state_dict(state)
         assert same(take(second, 10), expected)
         with pytest.raises(StateError, match=r"resume with stream\.load_state_dict"):
-            stream.set_mixture(stream._mixture)
+            stream.set_mixture(mixture_at(numbered_corpus, 6, 1))
 
     def test_the_streams_own_state_resumes_too(self, numbered_corpus: Corpus) -> None:
         stream = make(numbered_corpus, 6, True)
