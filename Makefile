@@ -4,15 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := build,minilm,train,report,dev
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test test-slow check format bench clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with everything"
 	@echo "make demo      build domains from text, train, compare, show the report (CORPUS=path for your own text)"
 	@echo "make test      the test suite"
+	@echo "make test-slow the tests that take minutes: a hundred kills, a second S3 server"
 	@echo "make check     formatting, lint, types, import directions"
 	@echo "make format    apply formatting and the fixable lint"
-	@echo "make bench     the stream beside its limit and its peers"
+	@echo "make bench     the stream beside its limits and its peers, in an environment of its own (an hour)"
 
 install: $(VENV)/.installed
 
@@ -29,6 +30,9 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,8 +43,15 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
-	$(BIN)/python benchmarks/stream.py
+# The peers have pins of their own, so they live in an environment of their own.
+$(VENV)/bench/.installed: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
+bench: $(VENV)/bench/.installed
+	$(VENV)/bench/bin/python -m benchmarks.stream
+	$(VENV)/bench/bin/python -m benchmarks.object_storage
 
 clean:
 	rm -rf $(VENV) demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
