@@ -59,7 +59,7 @@ class Noise:
         return ShardEntry(
             file=name,
             bytes=100 + data_bytes,
-            sha256="",
+            sha256="0" * 64,
             samples=num_blocks,
             data_offset=100,
             data_bytes=data_bytes,

@@ -43,7 +43,11 @@ def upload(folder: Path, address: str) -> None:
 def start_stream(corpus: Corpus) -> MixtureStream:
     """The stream that these tests compare, in the same state everywhere."""
     return MixtureStream(
-        corpus, Mixture.uniform(corpus.domains(level=1)), batch_size=BATCH_SIZE, seed=3
+        corpus,
+        Mixture.uniform(corpus.domains(level=1)),
+        batch_size=BATCH_SIZE,
+        seed=3,
+        shuffle_bytes=NUM_DOMAINS * BLOCK_BYTES,
     )
 
 

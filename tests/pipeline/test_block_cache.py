@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -23,6 +22,7 @@ from tests.pipeline.noise import (
     store_and_die,
     store_without_end,
 )
+from tests.pipeline.processes import quick_processes
 
 NOISE = Noise(12, 20_000)
 EVERYTHING = np.arange(NOISE.num_blocks)
@@ -30,9 +30,7 @@ EVERYTHING = np.arange(NOISE.num_blocks)
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.pipeline.noise"])
-    return context
+    return quick_processes()
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -130,7 +128,8 @@ def test_processes_that_share_a_cache_read_right_bytes_and_fetch_nothing_twice_t
 
 
 def test_a_writer_that_is_killed_at_any_line_leaves_a_sound_cache(
-    tmp_path: Path, processes: ForkServerContext
+    tmp_path: Path,
+    processes: ForkServerContext,
 ) -> None:
     lines = 0
     while True:
@@ -157,7 +156,8 @@ def test_a_writer_that_is_killed_at_any_line_leaves_a_sound_cache(
 
 
 def test_writers_killed_at_random_moments_leave_a_sound_cache(
-    tmp_path: Path, processes: ForkServerContext
+    tmp_path: Path,
+    processes: ForkServerContext,
 ) -> None:
     noise = Noise(12, 1 << 20)
     for trial in range(20):
@@ -250,7 +250,8 @@ def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(tmp_path: Path) 
 
 
 def test_a_full_disk_is_an_error_and_what_was_stored_stays(
-    tmp_path: Path, processes: ForkServerContext
+    tmp_path: Path,
+    processes: ForkServerContext,
 ) -> None:
     results = processes.SimpleQueue()
     limit = 5 * 20_480 + 10_000
