@@ -108,6 +108,15 @@ PRESETS: dict[str, MixerSettings] = {
     "importance": MixerSettings(method="importance"),
     "importance-ratio": MixerSettings(method="importance-ratio"),
     "importance-paced": MixerSettings(method="importance", max_passes=8, surplus="natural"),
+    # The best of what was tried without tuning per target (docs/results.md).
+    "importance-fading": MixerSettings(
+        method="importance",
+        max_passes=6,
+        surplus="natural",
+        repeat_decay=1.0,
+        natural_share=0.3,
+        natural_share_end=0.0,
+    ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
     "dga-distributions": MixerSettings(method="dga-distributions"),
