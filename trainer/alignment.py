@@ -29,7 +29,7 @@ from trainer.sharding import is_sharded, local_shards, sharded_gradient, sharded
 
 Normalization = Literal["raw", "clip", "cosine"]
 
-_DOMAIN_DRAW, _TARGET_DRAW = 0x646F6D, 0x746172
+_DOMAIN_DRAW, _TARGET_DRAW, _CHOICE_DRAW = 0x646F6D, 0x746172, 0x63686F
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +42,8 @@ class AlignmentSamples:
     """Shape (m,): the non-empty domains that this rank measures."""
     tokens: NDArray[Any]
     """Shape (m, sequences_per_domain, length): their samples."""
+    positions: NDArray[np.int64]
+    """Shape (m, sequences_per_domain): where in the corpus these samples stand."""
     target: NDArray[Any]
     """Shape (n, length): this rank's target sequences, all of them from the train split."""
     target_total: int
@@ -84,15 +86,18 @@ class AlignmentSampler:
     """Samples per non-empty domain."""
     target_batch: int = 64
     """Target sequences; a smaller train split is used whole."""
+    domains_per_draw: int | None = None
+    """Domains that one measurement looks at; None is all that have samples."""
     ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
 
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's part of the measurement before `step`."""
-        domains = np.flatnonzero(self.view.sizes)[self.ranks.rank :: self.ranks.world_size]
+        domains = self._domains(step)[self.ranks.rank :: self.ranks.world_size]
         positions = self.view.offsets[domains, None] + self._samples_of(domains, step)
         return replace(
             self.draw_target(step),
             domains=domains,
+            positions=positions,
             tokens=self.corpus.read(positions.ravel()).reshape(*positions.shape, -1),
         )
 
@@ -103,10 +108,23 @@ class AlignmentSampler:
         return AlignmentSamples(
             k=self.view.k,
             domains=np.empty(0, dtype=np.int64),
+            positions=np.empty((0, self.sequences_per_domain), dtype=np.int64),
             tokens=np.empty((0, self.sequences_per_domain, length), dtype=self.target.train.dtype),
             target=self.target.train[chosen[self.ranks.rank :: self.ranks.world_size]],
             target_total=len(chosen),
         )
+
+    def _domains(self, step: int) -> NDArray[np.int64]:
+        """Domains of the measurement before `step`, in order."""
+        filled = np.flatnonzero(self.view.sizes)
+        if self.domains_per_draw is None or self.domains_per_draw >= len(filled):
+            return filled
+        # One from each of m equal parts: neighbors in the order are neighbors in the tree.
+        part = np.arange(self.domains_per_draw)
+        uniform = random_uniform(self.seed, _CHOICE_DRAW, step, part)
+        chosen = ((part + uniform) * len(filled) / self.domains_per_draw).astype(np.int64)
+        domains: NDArray[np.int64] = filled[np.minimum(chosen, len(filled) - 1)]
+        return domains
 
     def _samples_of(self, domains: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """Indices inside each domain, one from each of m equal parts: (domains, m).

@@ -81,8 +81,17 @@ class TrainConfig:
     repeat_decay: float | None = None
     """Power to which what is left of a domain's budget multiplies its weight; default: the mixer's."""
 
-    estimator: Literal["difference", "exact"] = "difference"
-    """How alignment is measured: two forward passes, or one backward pass per domain."""
+    estimator: Literal["difference", "exact", "probe"] = "difference"
+    """How alignment is measured: two forward passes, one backward pass per domain, or in the backward pass
+    of training batches."""
+    shrinkage: Literal["none", "tree"] | None = None
+    """Whether domains with little evidence take their neighbors' scores; default: tree for the probe."""
+    half_life: float = 100.0
+    """Steps after which an observation of the probe, or under shrinkage, counts half."""
+    probe_every: int = 10
+    """Steps between training batches that the probe scores."""
+    measured_domains: int | None = None
+    """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     gradients: Literal["raw", "clip", "cosine"] = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
@@ -120,15 +129,28 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("probe_every", self.probe_every >= 1, "at least 1")
+        self._require("measured_domains", (self.measured_domains or 1) >= 1, "at least 1")
+        self._require("half_life", self.half_life > 0, "positive")
         self._require("learning_rate", self.learning_rate > 0, "positive")
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")
         self._require("clip_norm", self.clip_norm > 0, "positive")
         self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
         self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
-        if self.estimator == "difference" and self.gradients == "cosine":
+        if self.estimator != "exact" and self.gradients == "cosine":
             raise ConfigError(
-                "gradients='cosine' divides by the norm of every domain's gradient, which "
-                "estimator='difference' never computes. Take estimator='exact', or gradients='clip'."
+                "gradients='cosine' divides by the norm of every domain's gradient, which estimator="
+                f"{self.estimator!r} never computes. Take estimator='exact', or gradients='clip'."
+            )
+        if self.estimator == "exact" and self.shrinkage == "tree":
+            raise ConfigError(
+                "shrinkage='tree' takes scores of single samples, which estimator='exact' does not have. "
+                "Take estimator='difference' or 'probe'."
+            )
+        if self.measured_domains and self.estimator != "probe" and self.shrinkage != "tree":
+            raise ConfigError(
+                f"measured_domains={self.measured_domains} leaves domains without a score; give them "
+                "their neighbors' with shrinkage='tree'."
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -41,6 +41,13 @@ class DifferenceEstimator:
 
     def scores(self, samples: AlignmentSamples) -> Scores:
         """Scores of all domains; see `trainer.alignment.Estimator`. The weights end as they were."""
+        of_samples, record = self.sample_scores(samples)
+        values = record.values.copy()
+        values[samples.domains] = of_samples.mean(axis=1)
+        return replace(record, values=self.probe.ranks.sum_array(values))
+
+    def sample_scores(self, samples: AlignmentSamples) -> tuple[NDArray[np.float64], Scores]:
+        """Scores of this rank's samples (m, sequences_per_domain); a record with domains' still at 0."""
         with self.probe.evaluating():
             gradient, record = self.probe.target_gradient(samples)
             weights = self.probe.shards
@@ -57,9 +64,7 @@ class DifferenceEstimator:
                 # Adding and subtracting would leave rounding behind; the copy leaves nothing.
                 torch._foreach_copy_(weights, saved)
                 forget_gathered(self.probe.loss)
-        values = record.values.copy()
-        values[samples.domains] = (above - below).mean(axis=1) / (2 * step)
-        return replace(record, values=self.probe.ranks.sum_array(values))
+        return (above - below) / (2 * step), record
 
     @torch.no_grad()
     def _losses(self, samples: AlignmentSamples) -> NDArray[np.float64]:

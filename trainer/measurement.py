@@ -63,7 +63,13 @@ class DistributionSampler:
             (uniform * sizes).astype(np.int64), sizes - 1
         )
         tokens = self.inner.corpus.read(positions.ravel()).reshape(*positions.shape, -1)
-        return replace(self.inner.draw_target(step), k=len(self.basis), domains=rows, tokens=tokens)
+        return replace(
+            self.inner.draw_target(step),
+            k=len(self.basis),
+            domains=rows,
+            positions=positions,
+            tokens=tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +109,7 @@ def make_sampler(
         seed=config.seed,
         sequences_per_domain=config.sequences_per_domain,
         target_batch=config.target_batch,
+        domains_per_draw=config.measured_domains,
         ranks=ranks,
     )
     if toward == "all":
@@ -118,22 +125,27 @@ def make_estimator(
     config: SteeringConfig, loss: nn.Module, *, pad_id: int, ranks: Ranks
 ) -> Estimator:
     """The estimator that `config` names, looking through `loss`."""
-    weight = next(loss.parameters())
-    probe = Probe(
-        loss=loss,
-        batch_size=config.measuring_batch or max(1, config.batch_size // ranks.world_size),
-        pad_id=pad_id,
-        device=weight.device,
-        normalization=config.gradients,
-        ranks=ranks,
-    )
+    probe = make_probe(config, loss, pad_id=pad_id, ranks=ranks)
     if config.estimator == "exact":
         return ExactEstimator(probe=probe)
     epsilon = config.epsilon
     if epsilon is None:
+        weight = next(loss.parameters())
         dtype = getattr(loss, "compute_dtype", weight.dtype)  # what `TokenLoss` computes in
         epsilon = DEFAULT_EPSILON.get(dtype, DEFAULT_EPSILON[torch.bfloat16])
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
+
+
+def make_probe(config: SteeringConfig, loss: nn.Module, *, pad_id: int, ranks: Ranks) -> Probe:
+    """What estimators look through, on the device that the model is on now."""
+    return Probe(
+        loss=loss,
+        batch_size=config.measuring_batch or max(1, config.batch_size // ranks.world_size),
+        pad_id=pad_id,
+        device=next(loss.parameters()).device,
+        normalization=config.gradients,
+        ranks=ranks,
+    )
 
 
 def _no_target(corpus: Corpus) -> TargetSet:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trainer.layer_rules import Directions, Rule, ScoredLayer, UnknownLayerError, scored_layers
 from trainer.probe_audit import ProbeAudit
+from trainer.sharding import is_sharded
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Tensor | None]
 
@@ -40,10 +41,16 @@ class BatchProbe:
         scored.values
 
     Raises `UnknownLayerError` for a layer that it cannot score. The first pass is checked: the shares
-    of all samples must add up to <gradient, g>, or `HiddenUseError` names the parameters.
+    of all samples must add up to <gradient, g>, or `HiddenUseError` names the parameters. Models sharded
+    by FSDP are refused: their layers are whole only while they compute.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if is_sharded(model):
+            raise ValueError(
+                "the probe does not score models sharded by FSDP. Take DifferenceEstimator, or "
+                "DistributedDataParallel where the model fits."
+            )
         self._model = model
         self._layers = scored_layers(model)
         self._checked = False

@@ -31,6 +31,8 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
         config = replace(config, precision="bfloat16" if good else "float32")
     settings = chosen_settings(config)
     config = replace(config, **{name: getattr(settings, name) for name in _used_by(settings)})
+    if settings.signal == "alignment" and config.shrinkage is None:
+        config = replace(config, shrinkage="tree" if config.estimator == "probe" else "none")
     measures = settings.signal == "alignment" and config.estimator == "difference"
     if measures and config.epsilon is None:
         config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
@@ -63,6 +65,10 @@ def steering_config(config: TrainConfig) -> SteeringConfig:
         k=config.k,
         seed=config.seed,
         estimator=config.estimator,
+        shrinkage=config.shrinkage,
+        half_life=config.half_life,
+        probe_every=config.probe_every,
+        measured_domains=config.measured_domains,
         gradients=config.gradients,
         epsilon=config.epsilon,
         sequences_per_domain=config.sequences_per_domain,

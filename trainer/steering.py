@@ -11,7 +11,8 @@ training loop of `braidstream train`, the Hugging Face callback and the Lightnin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import Corpus, Mixture, MixtureStream, View
-from trainer.alignment import Estimator, Scores
+from trainer.alignment import Scores
+from trainer.alignment_source import AlignmentSource, make_alignment_source
 from trainer.distributed import Ranks
 from trainer.domain_losses import DomainLosses
-from trainer.measurement import Sampler, make_estimator, make_sampler
 from trainer.mixers import (
     DistributionMixer,
     MixerSettings,
@@ -93,7 +94,8 @@ class Steering:
         self._loss, self._ranks = loss, ranks
         self._step = 0
         """Steps that were done at the last call of `after_step`."""
-        self._measurement: tuple[Sampler, Estimator] | None = None
+        self._alignment: AlignmentSource | None = None
+        self._alignment_state: dict[str, Any] | None = None
         self._losses: DomainLosses | None = None
         if self._mixer.signal == "losses":
             self._losses = DomainLosses(view.k, ranks=ranks)
@@ -105,9 +107,30 @@ class Steering:
         return self._mixer.skipped_updates
 
     @property
+    def watches_training(self) -> bool:
+        """Whether scores come from what passes inside `watching`."""
+        return self._mixer.signal == "alignment" and self._config.estimator == "probe"
+
+    @property
     def learns_from_losses(self) -> bool:
         """Whether the mixer wants to `observe` the training losses."""
         return self._losses is not None
+
+    @contextmanager
+    def watching(
+        self, step: int, positions: NDArray[np.int64], *, loss_scale: float | None = None
+    ) -> Iterator[None]:
+        """Put forward and backward pass of the samples at `positions` (n,) of batch `step` inside.
+
+        Only `estimator="probe"` looks, on the steps whose turn it is. `loss_scale` is the factor with
+        which a sample's loss enters what is differentiated, 1/n unless given; with gradient accumulation
+        every micro-batch has a block of its own.
+        """
+        if self._mixer.signal != "alignment":
+            yield
+            return
+        with self._alignment_source().watching(step, positions, loss_scale):
+            yield
 
     def observe(self, losses: Tensor, domains: NDArray[np.int64]) -> None:
         """Show the mixer the losses (n,) of this rank's samples of the last batch, before `after_step`.
@@ -138,9 +161,12 @@ class Steering:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of mixer and stream as plain JSON types; every rank has to call it."""
+        if self._alignment is not None:
+            self._alignment_state = self._alignment.state_dict()
         return {
             "step": self._step,
             "mixer": self._mixer.state_dict(),
+            "alignment": self._alignment_state,
             "losses": None if self._losses is None else self._losses.state_dict(),
             "stream": self.stream.state_dict(),
         }
@@ -150,6 +176,7 @@ class Steering:
         self.stream.load_state_dict(state["stream"])
         self._step = int(state["step"])
         self._mixer.load_state_dict(state["mixer"])
+        self._alignment, self._alignment_state = None, state["alignment"]
         if self._losses is not None:
             self._losses.load_state_dict(state["losses"])
             if self.stream.step < self._config.num_steps:
@@ -167,33 +194,36 @@ class Steering:
         if self._losses is not None:
             self._mixer.update(step, self._losses.read())
         elif self._mixer.signal == "alignment":
-            sampler, estimator = self._measure_with()
-            scores = estimator.scores(sampler.draw(step))
+            scores = self._alignment_source().scores(step)
             self._mixer.update(step, scores.values)
         mixture = self._blend(self._mixer.mixture_at(step), step, self.stream.samples_drawn)
         return Renewal(first_step=self.stream.set_mixture(mixture), scores=scores)
 
-    def _measure_with(self) -> tuple[Sampler, Estimator]:
+    def _alignment_source(self) -> AlignmentSource:
         """Made when first needed: by then the model is where it is trained."""
-        if self._measurement is None:
-            sampler = make_sampler(
+        if self._alignment is None:
+            self._alignment = make_alignment_source(
                 self._config,
                 self._corpus,
                 self.stream.view,
                 self._target,
+                self._loss,
+                settings=self.settings,
                 ranks=self._ranks,
                 basis=self._mixer.basis if isinstance(self._mixer, DistributionMixer) else None,
-                toward=self.settings.toward,
             )
-            estimator = make_estimator(
-                self._config, self._loss, pad_id=self._corpus.pad_id, ranks=self._ranks
-            )
-            self._measurement = sampler, estimator
-        return self._measurement
+            if self._alignment_state is not None:
+                self._alignment.load_state_dict(self._alignment_state)
+        return self._alignment
 
 
 def check_callback_can_steer(steering: Steering) -> None:
-    """Raise ValueError for a mixer that has to see every sample's training loss, as callbacks do not."""
+    """Raise ValueError where every sample's loss or gradient has to be seen, as callbacks do not."""
+    if steering.watches_training:
+        raise ValueError(
+            "estimator='probe' looks into the backward pass, which this trainer does not show to callbacks. "
+            "Use steering.watching in a loop of your own, or take estimator='difference'."
+        )
     if steering.learns_from_losses:
         raise ValueError(
             f"the mixer {steering.settings.method!r} learns from the loss of every sample, which this "

@@ -25,8 +25,17 @@ class SteeringConfig:
     """Number of domains; default: the tree's first level."""
     seed: int = 0
     """Seed of every draw."""
-    estimator: Literal["difference", "exact"] = "difference"
-    """How alignment is measured: two forward passes, or one backward pass per domain."""
+    estimator: Literal["difference", "exact", "probe"] = "difference"
+    """How alignment is measured: two forward passes, one backward pass per domain, or in the backward pass
+    of training batches (`Steering.watching`)."""
+    shrinkage: Literal["none", "tree"] | None = None
+    """Whether domains with little evidence take their neighbors' scores; default: tree for the probe."""
+    half_life: float = 100.0
+    """Steps after which an observation of the probe, or under shrinkage, counts half."""
+    probe_every: int = 10
+    """Steps between training batches that the probe scores."""
+    measured_domains: int | None = None
+    """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     gradients: Normalization = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
@@ -44,3 +53,8 @@ class SteeringConfig:
     """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
     weights_file: str | None = None
     """Weights that the mixer `schedule` replays."""
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether scores are shrunk over the tree."""
+        return (self.shrinkage or ("tree" if self.estimator == "probe" else "none")) == "tree"

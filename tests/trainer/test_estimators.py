@@ -30,6 +30,7 @@ SAMPLES = AlignmentSamples(
     domains=np.arange(DOMAINS),
     # Domains of ever rarer words: the target's are in all of them, and make up the first.
     tokens=np.stack([some_tokens(i, SEQUENCES, below=10 + 3 * i).numpy() for i in range(DOMAINS)]),
+    positions=np.arange(DOMAINS * SEQUENCES).reshape(DOMAINS, SEQUENCES),
     target=some_tokens(50, 7, below=10).numpy(),
     target_total=7,
 )

@@ -18,6 +18,7 @@ from trainer.difference import DifferenceEstimator
 from trainer.distributed import Ranks, joined_ranks
 from trainer.exact import ExactEstimator
 from trainer.model import TokenLoss
+from trainer.probe import BatchProbe
 
 CPU = torch.device("cpu")
 DOMAINS, SEQUENCES, TARGET = 5, 2, 7
@@ -31,6 +32,7 @@ def samples_of(rank: int, world_size: int) -> AlignmentSamples:
         k=DOMAINS,
         domains=domains,
         tokens=tokens[domains],
+        positions=np.arange(DOMAINS * SEQUENCES).reshape(DOMAINS, SEQUENCES)[domains],
         target=some_tokens(50, TARGET, below=10).numpy()[rank::world_size],
         target_total=TARGET,
     )
@@ -125,6 +127,8 @@ def _refusals(rank: int, port: int) -> None:
     fully_shard(loss, mesh=mesh)
     with pytest.raises(ValueError, match="Take DifferenceEstimator"):
         ExactEstimator(probe=probe(loss, Ranks()))
+    with pytest.raises(ValueError, match="Take DifferenceEstimator"):
+        BatchProbe(loss)
     torch.distributed.destroy_process_group()
 
 
