@@ -39,12 +39,14 @@ if TYPE_CHECKING:
         read_schedule,
     )
     from trainer.model import GPT, GPTConfig, TokenLoss, per_sample_loss
+    from trainer.probe import BatchProbe
     from trainer.steering import Renewal, Steering
     from trainer.steering_config import SteeringConfig
 
 _HOME = {
     "AlignmentSampler": "alignment",
     "AlignmentSamples": "alignment",
+    "BatchProbe": "probe",
     "Blend": "mixers",
     "CausalLM": "causal_lm",
     "DGAMixer": "mixers",
@@ -85,6 +87,7 @@ __all__ = [
     "GPT",
     "AlignmentSampler",
     "AlignmentSamples",
+    "BatchProbe",
     "Blend",
     "CausalLM",
     "DGAMixer",
