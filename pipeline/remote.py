@@ -27,7 +27,7 @@ from pipeline.object_store import PART_BYTES, ObjectStore
 from pipeline.storage import FetchStatistics
 
 _DOWNLOADS = 3
-_PATIENCE_SECONDS = 0.02
+_PATIENCE_SECONDS = 0.005
 _open_blocks: weakref.WeakSet[CachedBlocks] = weakref.WeakSet()
 
 
