@@ -40,10 +40,11 @@ class TargetSet:
 class Corpus:
     """A corpus, opened. Open one with `open_corpus`."""
 
-    def __init__(self, address: str, cache: CacheSettings) -> None:
+    def __init__(self, address: str, cache: CacheSettings, *, allow_pickle: bool = False) -> None:
         self.address = address
         """Folder or URL, as it was given."""
         self.cache = cache
+        self._allow_pickle = allow_pickle
         self._store = ObjectStore(address) if "://" in address else None
         if self._store is None:
             self.manifest = Manifest.read(Path(address))
@@ -69,7 +70,9 @@ class Corpus:
         """Samples by position, for loops that plan ahead."""
         manifest = self.manifest
         if manifest.sample is None:
-            return RecordReader(self._storage, self.blocks, self.grid, manifest)
+            return RecordReader(
+                self._storage, self.blocks, self.grid, manifest, allow_pickle=self._allow_pickle
+            )
         if self.blocks is None:
             return MappedReader(self._storage, manifest.shards, manifest.sample)
         return BlockReader(self.blocks, self.grid, manifest.sample)
@@ -193,6 +196,18 @@ class Corpus:
             f"Add one with `braidstream build … --target {name}=train.jsonl,test.jsonl`."
         )
 
+    def extra(self, name: str) -> bytes | None:
+        """Content of a file for people, such as `cards/level1.jsonl`; None when the corpus has none."""
+        for entry in self.manifest.extras:
+            if entry.file == name:
+                return self._storage.read(entry)
+        return None
+
+    @property
+    def runs(self) -> Path:
+        """Where runs on this corpus go by default: into its folder, else into one of its name here."""
+        return self.path / "runs" if self._store is None else Path("runs") / self.name
+
     @cached_property
     def heldout(self) -> NDArray[Any]:
         """Generic validation blocks in natural proportions: (n, tokens_per_sample); n may be 0."""
@@ -228,7 +243,7 @@ class Corpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the corpus for itself."""
-        return _reopen, (self.address, self.cache, self.fingerprint)
+        return _reopen, (self.address, self.cache, self._allow_pickle, self.fingerprint)
 
     def __repr__(self) -> str:
         levels = " → ".join(map(str, self.levels))
@@ -241,6 +256,7 @@ def open_corpus(
     cache: str | os.PathLike[str] | None = None,
     cache_bytes: int | None = None,
     connections: int | None = None,
+    allow_pickle: bool = False,
 ) -> Corpus:
     """Open the corpus at `address`: a folder, or s3://, gs://, az://, https:// and the prefix it lies under.
 
@@ -248,13 +264,16 @@ def open_corpus(
     which all processes of this machine share: `cache` is its folder (default: BRAIDSTREAM_CACHE, else
     ~/.cache/braidstream), `cache_bytes` the most it may hold of this corpus, `connections` the number of
     requests under way at once. Endpoint, region and credentials come from each cloud's own environment
-    variables and configuration files. Raises `CorpusError` that says what is missing or damaged.
+    variables and configuration files. `allow_pickle` reads MDS columns of the encoding `pkl`, which runs
+    whatever code the data names; without it they are refused. Raises `CorpusError` that says what is missing
+    or damaged.
     """
-    return Corpus(os.fspath(address), CacheSettings.of(cache, cache_bytes, connections))
+    settings = CacheSettings.of(cache, cache_bytes, connections)
+    return Corpus(os.fspath(address), settings, allow_pickle=allow_pickle)
 
 
-def _reopen(address: str, cache: CacheSettings, fingerprint: str) -> Corpus:
-    corpus = Corpus(address, cache)
+def _reopen(address: str, cache: CacheSettings, allow_pickle: bool, fingerprint: str) -> Corpus:
+    corpus = Corpus(address, cache, allow_pickle=allow_pickle)
     if corpus.fingerprint != fingerprint:
         raise CorpusError(
             f"{address} changed under way: it was corpus {fingerprint[:12]}, it is {corpus.fingerprint[:12]} "

@@ -110,7 +110,7 @@ class SampleSchema:
     stride_bytes: int
     """Bytes from one sample to the next: sample_bytes in MDS, the tar header and padding more in tar."""
     column: str = "tokens"
-    """Name of the MDS column."""
+    """Name of the MDS column; of a tar member, the extension."""
 
     def __post_init__(self) -> None:
         if self.dtype not in ("uint16", "uint32"):

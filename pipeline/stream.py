@@ -173,13 +173,14 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """The stream itself, or in a worker of a DataLoader that worker's part of it."""
-        if get_worker_info() is None:
-            return self
-        self._enter_worker()
-        return self._serve()
+        if get_worker_info() is not None:
+            self._begin_serving()
+        return self
 
     def __next__(self) -> Batch:
         """The next batch; it never ends on its own."""
+        if self._in_worker:
+            return self._serve()
         if self._watch is not None:
             self._leave_loader()
         self._course.move_to(self._course.step)
@@ -320,25 +321,28 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         share = Share(self._rows, first_step=first_step, every=worker.num_workers)
         self._course.serve(self._planner(share))
 
-    def _serve(self) -> Iterator[Batch]:
+    def _begin_serving(self) -> None:
+        self._enter_worker()
         if self._serving:
             raise StateError(
                 "a stream has no epochs: iterate the DataLoader once, without persistent_workers, and "
                 "leave the loop when training ends."
             )
         self._serving = True
-        worker, shared = get_worker_info(), self._shared
+
+    def _serve(self) -> Batch:
+        """This worker's next batch. No generator: after an error that would end the epoch without a word."""
+        worker, shared, course = get_worker_info(), self._shared, self._course
         assert worker is not None
         assert shared is not None
-        while True:
-            step = self._course.planner.share.next_after(self._course.step)
-            for holds_from, probabilities in shared.after(self._seen, step):
-                self._seen += 1
-                self._course.changes.append((holds_from, Mixture(self.view, probabilities)))
-            self._course.move_to(step)
-            batch = self._take()
-            shared.report(worker.id, self.corpus.statistics)
-            yield batch
+        step = course.planner.share.next_after(course.step)
+        for holds_from, probabilities in shared.after(self._seen, step):
+            self._seen += 1
+            course.changes.append((holds_from, Mixture(self.view, probabilities)))
+        course.move_to(step)
+        batch = self._take()
+        shared.report(worker.id, self.corpus.statistics)
+        return batch
 
     def _worker_state(self) -> dict[str, int] | None:
         self._enter_worker()

@@ -44,14 +44,14 @@ class Job:
 
     cell: Cell
     config: TrainConfig
-    corpus: Path
+    corpus: str
     folder: Path
 
     def command(self) -> list[str]:
         """The command that trains this cell; settings that have their default are left out."""
         options = flags_between(TrainConfig(), self.config)
         module = [sys.executable, "-m", "trainer.train_command"]
-        return [*module, str(self.corpus), "--out", str(self.folder), *options]
+        return [*module, self.corpus, "--out", str(self.folder), *options]
 
 
 class CellRun:

@@ -54,10 +54,11 @@ class CompareCommand:
     OUT/results.md and OUT/results.csv hold the numbers.
     """
 
-    corpus: Positional[Path]
-    """Corpus folder, as `braidstream build` writes it."""
+    corpus: Positional[str]
+    """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
     mixers: str = "natural,importance,dga"
-    """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced, dga, dga-ema,
+    """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced,
+    importance-fading, dga, dga-ema,
     dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes, such as
     dga+step_size=1,dga+step_size=5."""
     k: str = ""
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
     if command.parallel < 1:
         raise BraidstreamError(f"--parallel {command.parallel} must be at least 1.")
     corpus = open_corpus(command.corpus)
-    out = command.out or corpus.path / "runs" / "comparison"
+    out = command.out or corpus.runs / "comparison"
     if not command.report_only:
         grid = parse_grid(
             corpus,
@@ -148,7 +149,7 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
                 target=cell.target,
                 seed=cell.seed,
             ),
-            corpus=corpus.path,
+            corpus=corpus.address,
             folder=out / cell.name,
         )
         for cell in grid.cells()
@@ -200,8 +201,8 @@ def publish(corpus: Corpus, out: Path) -> None:
     )
     page = render_report(
         runs,
-        title=corpus.path.resolve().name,
-        names_of=names_from_corpus(corpus.path),
+        title=corpus.name,
+        names_of=names_from_corpus(corpus),
         commands=commands,
     )
     write_report(out / REPORT_FILE, page)

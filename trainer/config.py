@@ -21,10 +21,10 @@ class TrainConfig:
     """Target set that steers the mixture; natural and uniform need none."""
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
-    mixer: str = "dga-paced"
-    """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced, dga,
-    dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes,
-    such as dga-paced+step_size=2+start=importance."""
+    mixer: str = "importance-fading"
+    """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced,
+    importance-fading, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A
+    name can carry changes, such as dga-paced+step_size=2+start=importance."""
     k: int | None = None
     """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
     preset: Literal["1m", "14m", "110m", "350m"] = "14m"

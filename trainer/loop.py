@@ -22,7 +22,7 @@ from trainer.evaluation import Evaluator
 from trainer.health import Finding, Health
 from trainer.interrupt import Interrupt, TrainingInterrupted
 from trainer.learner import Learner
-from trainer.metrics import MetricsWriter, MixtureHistory
+from trainer.metrics import MetricsWriter, MixtureHistory, fetch_fields
 from trainer.progress import ProgressLine
 from trainer.resolve import resolve, steering_config
 from trainer.run_folder import RunFolder, device_name
@@ -157,12 +157,14 @@ class Run:
         record = self.tally.read(self.stream.wait_seconds, self.ranks)
         self.progress.note("train", record["train_loss"])
         self.progress.note_speed(record["tokens_per_second"])
+        self.progress.note_fetching(self.stream.statistics)
         self.metrics.write(
             "train",
             self.step,
             tokens=self.step * self.tally.tokens_per_step,
             learning_rate=self.learner.schedule.at(self.step - 1),
             **record,
+            **fetch_fields(self.stream.statistics),
         )
 
     def _evaluate(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import Mixture, MixtureStream
+from pipeline import FetchStatistics, Mixture, MixtureStream
 from trainer.alignment import Scores
 from trainer.packing import pack_floats
 
@@ -111,6 +112,13 @@ class MixtureHistory:
         """Continue from a saved state."""
         self._last = Mixture(self._first.view, np.array(state["last"]))
         self._effective = np.array(state["effective"])
+
+
+def fetch_fields(statistics: FetchStatistics) -> dict[str, Any]:
+    """The field "fetch" of a "train" record: what object storage has cost so far; none of a local corpus."""
+    if not statistics.blocks_needed:
+        return {}
+    return {"fetch": {**asdict(statistics), "hit_rate": statistics.hit_rate}}
 
 
 def domain_values(values: NDArray[np.float64]) -> list[float] | dict[str, list[Any]]:

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from pipeline import FetchStatistics
+
 _PLAIN_SECONDS = 10.0
 
 
@@ -31,6 +33,7 @@ class ProgressLine:
             self._task = self._live.add_task("", total=steps, completed=first_step, status="")
         self._losses: dict[str, float] = {}
         self._speed = 0.0
+        self._fetching = ""
         self._started = self._printed = time.perf_counter()
 
     def note(self, name: str, loss: float | None) -> None:
@@ -41,6 +44,14 @@ class ProgressLine:
     def note_speed(self, tokens_per_second: float) -> None:
         """Show this speed from now on."""
         self._speed = tokens_per_second
+
+    def note_fetching(self, statistics: FetchStatistics) -> None:
+        """Show from now on what reading from object storage costs; nothing for a local corpus."""
+        if statistics.blocks_needed:
+            self._fetching = (
+                f"{statistics.bytes_fetched / 2**20:,.0f} MiB fetched, {statistics.hit_rate:.0%} hits, "
+                f"{statistics.wait_seconds:.1f} s waited"
+            )
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
@@ -67,6 +78,8 @@ class ProgressLine:
         parts = [f"{name} {loss:.3f}" for name, loss in self._losses.items()]
         if self._speed:
             parts.append(f"{self._speed:,.0f} tokens/s")
+        if self._fetching:
+            parts.append(self._fetching)
         done = step - self._first_step
         left = (time.perf_counter() - self._started) / max(done, 1) * (self._steps - step)
         parts.append(f"{int(left) // 60}:{int(left) % 60:02d} left")

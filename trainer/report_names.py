@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
-from pipeline.manifest import Manifest
+from pipeline import Corpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,19 +34,18 @@ NamesOf = Callable[[int], DomainNames]
 """The names of the view of k domains."""
 
 
-def names_from_corpus(corpus: Path) -> NamesOf:
+def names_from_corpus(corpus: Corpus) -> NamesOf:
     """Read names from the cards of `corpus`, each level once and only when a chart asks for it."""
-    levels = Manifest.read(corpus).tree.levels
+    levels = corpus.levels
 
     @cache
     def names_of(k: int) -> DomainNames:
         if k not in levels:
             return DomainNames()
-        path = corpus / "cards" / f"level{levels.index(k)}.jsonl"
-        if not path.exists():
+        content = corpus.extra(f"cards/level{levels.index(k)}.jsonl")
+        if content is None:
             return DomainNames()
-        with path.open(encoding="utf-8") as lines:
-            cards = [json.loads(line) for line in lines]
+        cards = [json.loads(line) for line in content.decode("utf-8").splitlines()]
         return DomainNames(keywords={card["domain"]: tuple(card["keywords"]) for card in cards})
 
     return names_of

@@ -25,6 +25,7 @@ MIXER_COLORS = {
     "importance": "#e69f00",
     "importance-ratio": "#f2c14e",
     "importance-paced": "#d55e00",
+    "importance-fading": "#a6761d",
     "dga": "#0072b2",
     "dga-ema": "#56b4e9",
     "dga-distributions": "#17a2a8",

@@ -70,7 +70,7 @@ class RunFolder:
             self.config_file,
             {
                 **_identity(config, corpus),
-                "corpus": str(corpus.path),
+                "corpus": corpus.address,
                 "braidstream_version": braidstream_version(),
                 "torch_version": torch.__version__,
                 "device_name": device_name(device),

@@ -22,10 +22,10 @@ class TrainCommand:
     The same command again continues a run that was stopped.
     """
 
-    corpus: tyro.conf.Positional[Path]
-    """Corpus folder, as `braidstream build` writes it."""
+    corpus: tyro.conf.Positional[str]
+    """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
     out: Path | None = None
-    """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-seedSEED."""
+    """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-seedSEED, for an address runs/NAME/…"""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     from trainer.loop import train
 
     corpus = open_corpus(command.corpus)
-    out = command.out or corpus.path / "runs" / run_name(command.config)
+    out = command.out or corpus.runs / run_name(command.config)
     already_finished = (out / "result.json").exists()
     speaks = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes is enough
     try:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from pipeline import Batch, Corpus, Mixture, MixtureStream, RepetitionBudget, StateError
+from pipeline import (
+    Batch,
+    BudgetError,
+    Corpus,
+    Mixture,
+    MixtureStream,
+    RepetitionBudget,
+    StateError,
+)
 from tests.pipeline.test_stream import make, mixture_at
 
 pytestmark = [  # of torch, which is not ours to change
@@ -139,8 +147,10 @@ def test_a_budget_ends_with_its_own_error_in_the_callers_thread(numbered_corpus:
     stream = MixtureStream(numbered_corpus, Mixture.natural(view), batch_size=8, budget=budget)
     batches = iter(loader(stream))
     take(batches, 10)
-    with pytest.raises(Exception, match="beyond the 10 steps"):
-        next(batches)
+    assert stream.step == 10
+    for _ in range(3):  # and again, never a silent end
+        with pytest.raises(BudgetError, match="beyond the 10 steps"):
+            next(batches)
 
 
 def sum_of_tokens(sample: Any) -> int:
