@@ -31,7 +31,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 test-slow: install
-	OMP_NUM_THREADS=1 BRAIDSTREAM_KILL_TRIALS=34 $(BIN)/python -m pytest tests/pipeline/test_kill.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900
 
 check: install
 	$(BIN)/ruff format --check .

@@ -62,12 +62,8 @@ def test_ranks_agree_to_the_bit_and_with_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
-    multiprocessing.spawn(
-        _train_as_rank, args=(free_port(), corpus.path, config, two, 2), nprocs=2
-    )
-    multiprocessing.spawn(
-        _train_as_rank, args=(free_port(), corpus.path, config, one, 1), nprocs=1
-    )
+    multiprocessing.spawn(_train_as_rank, args=(free_port(), corpus.path, config, two, 2), nprocs=2)
+    multiprocessing.spawn(_train_as_rank, args=(free_port(), corpus.path, config, one, 1), nprocs=1)
     first, second, alone = (
         torch.load(tmp_path / name, weights_only=True)
         for name in ("two-rank0.pt", "two-rank1.pt", "one-rank0.pt")
