@@ -15,6 +15,7 @@ import socketserver
 import struct
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler
