@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ class StoreServer:
             monkeypatch.delenv(name)
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
+        # Worker processes have the environment that the fork server was started in, so start another.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
         return self
 
 

@@ -31,17 +31,18 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     basis = basis_mixtures(corpus, corpus.domains(k=3), "alpha")
     mixer, blend, budget = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
     assert mixer.mixture_at(0).view == corpus.domains(k=3)
-    assert (budget is not None) == ("paced" in name)
-    if budget is not None:
-        assert (budget.max_passes, budget.num_steps) == (8, 50)
+    passes = 6 if name == "importance-fading" else 8 if "paced" in name else None
+    assert (budget.max_passes if budget else None) == passes
+    assert budget is None or budget.num_steps == 50
     if isinstance(mixer, DGAMixer):
         assert mixer.mixture_at(0) == Mixture.natural(corpus.domains(k=3))
         assert mixer.step_size == (1.5 if name == "dga-paced-general" else 5.0)
         assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
-    assert blend.natural_share == (0.1 if name == "dga-paced-general" else 0.0)
-    assert not blend.moves
+    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3}
+    assert blend.natural_share == reserve.get(name, 0.0)
+    assert blend.moves == (name == "importance-fading")
 
 
 def test_a_name_can_carry_changes(corpus: Corpus) -> None:
