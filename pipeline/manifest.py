@@ -34,7 +34,8 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in self.file:
+        leads_away = path.is_absolute() or ".." in path.parts or "://" in self.file
+        if leads_away or not path.parts or "\\" in self.file:
             raise CorpusError(
                 f"the manifest names the file {self.file!r}; a corpus refers only to files inside its "
                 "own folder. The manifest is damaged or was tampered with: rebuild or fetch it again."
