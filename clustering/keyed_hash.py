@@ -11,6 +11,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counter_rng import mixed
+
 
 def text_digest(text: str) -> bytes:
     """16 bytes that identify a text (BLAKE2b)."""
@@ -25,16 +27,10 @@ def digest_number(digest: bytes) -> int:
 def keyed(numbers: NDArray[np.uint64], *, seed: int, purpose: str) -> NDArray[np.uint64]:
     """Mix numbers with a seed and a purpose: uint64 (n,) -> uint64 (n,), independent per purpose.
 
-    One round of SplitMix64's finalizer (Steele, Lea, Flood, 2014) over the number plus a key.
+    One round of the stream's generator over the number plus a key.
     """
     key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    with np.errstate(over="ignore"):
-        z = numbers.astype(np.uint64) ^ np.uint64(int.from_bytes(key, "little"))
-        z = z + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
-    return mixed
+    return mixed(numbers.astype(np.uint64) ^ np.uint64(int.from_bytes(key, "little")))
 
 
 def smallest(numbers: NDArray[np.uint64], count: int) -> NDArray[np.int64]:

@@ -76,9 +76,8 @@ def paced_probabilities(
             f"step {step} lies beyond the {budget.num_steps} steps that the repetition budget was planned "
             "for. Plan for a longer run (num_steps), or continue with a stream without a budget."
         )
-    left = (budget.num_steps - step) * batch_size
     sizes = mixture.view.sizes
-    caps = np.maximum(budget.allowance(sizes) - used, 0) / left
+    caps = paced_caps(budget, sizes, used, step, batch_size)
     natural = sizes / sizes.sum()
     if budget.surplus == "mixture":
         shares = water_fill(mixture.probabilities, caps, 1.0)
@@ -88,6 +87,22 @@ def paced_probabilities(
     if missing > 1e-12:
         shares = shares + water_fill(natural, caps - shares, missing)
     return shares
+
+
+def paced_caps(
+    budget: RepetitionBudget,
+    sizes: NDArray[np.int64],
+    used: NDArray[np.int64],
+    step: int,
+    batch_size: int,
+) -> Floats:
+    """The most that each domain of `sizes` (k,) may have of the batch at `step` < num_steps: float64 (k,).
+
+    (max_passes · n_i - used_i) / samples that remain in the run, and not below 0.
+    """
+    left = (budget.num_steps - step) * batch_size
+    caps: Floats = np.maximum(budget.allowance(sizes) - used, 0) / left
+    return caps
 
 
 def water_fill(weights: Floats, caps: Floats, mass: float) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.address import is_address
 from pipeline.blocks import BlockGrid
 from pipeline.cache_settings import CacheSettings
 from pipeline.errors import CorpusError
@@ -45,7 +46,7 @@ class Corpus:
         """Folder or URL, as it was given."""
         self.cache = cache
         self._allow_pickle = allow_pickle
-        self._store = ObjectStore(address) if "://" in address else None
+        self._store = ObjectStore(address) if is_address(address) else None
         if self._store is None:
             self.manifest = Manifest.read(Path(address))
             self._storage: Storage = LocalStorage(Path(address))

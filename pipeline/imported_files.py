@@ -23,6 +23,11 @@ from pipeline.places import Place, open_place
 def write_file(place: Place, name: str, content: bytes) -> FileEntry:
     """Write a file and describe it."""
     place.write(name, content)
+    return describe(name, content)
+
+
+def describe(name: str, content: bytes) -> FileEntry:
+    """The entry of a file that is there already."""
     return FileEntry(file=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 

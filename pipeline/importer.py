@@ -221,14 +221,10 @@ def _assemble(
         build={"imported": True},
         extras=(
             *files.write_cards(place, names, sizes),
-            *(_describe(name, place.read(name)) for name in indexes),
+            *(files.describe(name, place.read(name)) for name in indexes),
         ),
         shard_format=domains[0].shard_format,
     )
-
-
-def _describe(name: str, content: bytes) -> FileEntry:
-    return FileEntry(file=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _fields(entry: FileEntry) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import View
-from trainer.packing import pack_floats, unpack_floats
+from pipeline.packing import packed, unpacked
 from trainer.shrinkage import Evidence
 
 _KEPT = ("counts", "sums", "squares")
@@ -63,11 +63,11 @@ class LeafScores:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        arrays = {name: pack_floats(getattr(self, name)) for name in _KEPT}
+        arrays = {name: packed(getattr(self, name)) for name in _KEPT}
         return {**arrays, "step": self._step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         for name in _KEPT:
-            getattr(self, name)[:] = unpack_floats(state[name])
+            getattr(self, name)[:] = unpacked(state[name], np.float64)
         self._step = int(state["step"])

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import FetchStatistics, Mixture, MixtureStream
+from pipeline.packing import packed
 from trainer.alignment import Scores
-from trainer.packing import pack_floats
 
 _DENSE_DOMAINS = 1024
 _SPARSE_DOMAINS = 256
@@ -92,7 +92,7 @@ class MixtureHistory:
             "scores": None,
         }
         if mixture.view.k > _DENSE_DOMAINS and (mixture is self._first or mixture != self._last):
-            fields["weights_packed"] = pack_floats(mixture.probabilities)
+            fields["weights_packed"] = packed(mixture.probabilities)
         if scores is not None:
             of_domains = len(scores.values) == mixture.view.k
             fields["scores" if of_domains else "basis_scores"] = domain_values(scores.values)

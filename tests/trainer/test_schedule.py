@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline import Corpus, Mixture, MixtureError, MixtureStream, View, open_corpus
+from pipeline.packing import packed, unpacked
 from tests.corpora import write_corpus
 from tests.trainer.test_run import final_weights, records
 from trainer import TrainConfig, train
 from trainer.metrics import MetricsWriter, MixtureHistory
 from trainer.mixers import read_schedule
-from trainer.packing import pack_floats, unpack_floats
 
 
 def written(path: Path, *lines: Any) -> Path:
@@ -66,7 +66,7 @@ def test_a_file_that_is_not_there_is_named(view: View, tmp_path: Path) -> None:
 
 def test_packed_floats_are_the_same_bits() -> None:
     values = np.array([0.1, 1 / 3, 5e-324, 0.0])
-    np.testing.assert_array_equal(unpack_floats(pack_floats(values)), values)
+    np.testing.assert_array_equal(unpacked(packed(values), np.float64), values)
 
 
 def test_packed_weights_go_before_the_few_that_are_listed(view: View, tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_packed_weights_go_before_the_few_that_are_listed(view: View, tmp_path: 
     path = written(
         tmp_path / "metrics.jsonl",
         {"event": "train", "step": 0},
-        {**record, "step": 0, "weights_packed": pack_floats(whole)},
+        {**record, "step": 0, "weights_packed": packed(whole)},
         {**record, "step": 8},
-        {**record, "step": 9, "weights_packed": pack_floats(whole[::-1])},
+        {**record, "step": 9, "weights_packed": packed(whole[::-1])},
     )
     mixer = read_schedule(path, view)
     np.testing.assert_array_equal(mixer.mixture_at(8).probabilities, whole)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, RepetitionBudget
-from pipeline.budget import water_fill
+from pipeline.budget import paced_caps, water_fill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +95,7 @@ class Blend:
     def _surplus_moved(self, mixture: Mixture, step: int, drawn: NDArray[np.int64]) -> Mixture:
         assert self.budget is not None
         assert self.histogram is not None
-        left = (self.num_steps - step) * self.batch_size
-        caps = np.maximum(self.budget.allowance(mixture.view.sizes) - drawn, 0) / left
+        caps = paced_caps(self.budget, mixture.view.sizes, drawn, step, self.batch_size)
         shares = np.minimum(mixture.probabilities, caps)
         for takers in (self.histogram, Mixture.natural(mixture.view)):
             missing = max(0.0, 1.0 - float(shares.sum()))

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, MixtureError, View
+from pipeline.packing import unpacked
 from trainer.mixers.fixed import FixedMixer
-from trainer.packing import unpack_floats
 
 _SUM_TOLERANCE = 1e-9
 
@@ -88,7 +88,7 @@ def _mixture(record: Mapping[str, Any], view: View) -> Mixture:
 def _weights(record: Mapping[str, Any], view: View) -> NDArray[np.float64]:
     """All k weights of a record, which names them one by one, or in part with the rest packed."""
     if "weights_packed" in record:
-        return unpack_floats(record["weights_packed"])
+        return unpacked(record["weights_packed"], np.float64)
     weights = record["weights"]
     if not isinstance(weights, dict):
         return np.array(weights, dtype=np.float64)
