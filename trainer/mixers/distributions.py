@@ -19,16 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, MixtureError
-from trainer.mixers.mirror import (
-    MirrorWeights,
-    ScoreScale,
-    check_mirror_settings,
-    check_update_every,
-)
-from trainer.mixers.protocol import Signal
+from trainer.mixers.mirror import MirrorMixer, ScoreScale, check_mirror_settings
 
 
-class DistributionMixer:
+class DistributionMixer(MirrorMixer):
     """Mirror ascent on the weights of `basis`, by name; `start` (N,) are the first weights.
 
     Scores are those of the basis histograms, in the order of `basis`.
@@ -44,56 +38,31 @@ class DistributionMixer:
         ema: float = 1.0,
         score_scale: ScoreScale = "raw",
     ) -> None:
-        check_update_every(update_every)
-        check_mirror_settings(step_size, ema, score_scale)
         if len(basis) < 2:
             raise MixtureError(
                 f"the basis holds {', '.join(basis) or 'nothing'}; weights can only move between two or "
                 "more histograms. Name more target sets, or `natural`."
             )
-        self.signal: Signal = "alignment"
+        check_mirror_settings(step_size, ema, score_scale)
         self.step_size = step_size
-        self.update_every = update_every
         self.ema = ema
         self.score_scale: ScoreScale = score_scale
         self.names = tuple(basis)
         self.basis = np.stack([mixture.probabilities for mixture in basis.values()])
         """Shape (N, k): the histograms p_j."""
-        self._view = next(iter(basis.values())).view
-        self._alpha = MirrorWeights(start)
-        self._mixture = self._mixed()
-
-    @property
-    def skipped_updates(self) -> int:
-        """How often scores were not finite."""
-        return self._alpha.skipped
-
-    def mixture_at(self, step: int) -> Mixture:
-        """Σ_j α_j p_j since the last update."""
-        return self._mixture
-
-    def wants_scores(self, step: int) -> bool:
-        """Every `update_every` steps, but not at 0."""
-        return step > 0 and step % self.update_every == 0
+        view = next(iter(basis.values())).view
+        first = Mixture.from_weights(view, start @ self.basis)
+        super().__init__(start, first, update_every=update_every)
 
     def update(self, step: int, scores: NDArray[np.float64]) -> None:
         """One step of mirror ascent on the scores (N,) of the basis."""
-        self._alpha.ascend(scores, self.step_size, ema=self.ema, score_scale=self.score_scale)
-        self._mixture = self._mixed()
+        self._climb(scores, self.step_size, ema=self.ema, score_scale=self.score_scale)
 
     def details(self) -> dict[str, Any]:
         """The weight of each histogram, by name."""
         weights = self._alpha.average.tolist()
         return {"basis_weights": dict(zip(self.names, weights, strict=True))}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, average and count as plain JSON types."""
-        return self._alpha.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        self._alpha.load_state_dict(state)
-        self._mixture = self._mixed()
-
     def _mixed(self) -> Mixture:
-        return Mixture.from_weights(self._view, self._alpha.average @ self.basis)
+        """Σ_j α_j p_j."""
+        return Mixture.from_weights(self._mixture.view, self._alpha.average @ self.basis)

@@ -16,17 +16,15 @@ mean: it only rescales μ by k. Gradients are normalised as the run's `gradients
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture
-from trainer.mixers.mirror import MirrorWeights, check_update_every
-from trainer.mixers.protocol import Signal
+from trainer.mixers.mirror import MirrorMixer
 
 
-class DoGEMixer:
+class DoGEMixer(MirrorMixer):
     """Mirror ascent whose step is `update_every` · learning rate / `bregman` (μ), from `start` on."""
 
     def __init__(
@@ -37,44 +35,12 @@ class DoGEMixer:
         bregman: float = 0.05,
         update_every: int = 25,
     ) -> None:
-        check_update_every(update_every)
+        super().__init__(start.probabilities, start, update_every=update_every)
         if not bregman > 0:
             raise ValueError(f"bregman={bregman!r} (μ) must be positive.")
-        self.signal: Signal = "alignment"
         self.bregman = bregman
-        self.update_every = update_every
         self._learning_rate = learning_rate
-        self._alpha = MirrorWeights(start.probabilities)
-        self._mixture = start
-
-    @property
-    def skipped_updates(self) -> int:
-        """How often scores were not finite."""
-        return self._alpha.skipped
-
-    def mixture_at(self, step: int) -> Mixture:
-        """α since its last update."""
-        return self._mixture
-
-    def wants_scores(self, step: int) -> bool:
-        """Every `update_every` steps, but not at 0."""
-        return step > 0 and step % self.update_every == 0
 
     def update(self, step: int, scores: NDArray[np.float64]) -> None:
         """One update on W (k,) for the steps up to `step`."""
-        step_size = self.update_every * self._learning_rate(step - 1) / self.bregman
-        if self._alpha.ascend(scores, step_size):
-            self._mixture = Mixture.from_weights(self._mixture.view, self._alpha.weights)
-
-    def details(self) -> dict[str, Any]:
-        """The mixture says it all."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights and count as plain JSON types."""
-        return self._alpha.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        self._alpha.load_state_dict(state)
-        self._mixture = Mixture.from_weights(self._mixture.view, self._alpha.weights)
+        self._climb(scores, self.update_every * self._learning_rate(step - 1) / self.bregman)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import Mixture
 from trainer.dga import finite_scores, mirror_ascent, moving_average, standardized
+from trainer.mixers.protocol import Signal
 
 ScoreScale = Literal["raw", "std"]
 
@@ -63,6 +65,51 @@ class MirrorWeights:
         self._log_weights[self._alive] = state["log_weights"]
         self.average = np.array(state["average"], dtype=np.float64)
         self.skipped = int(state["skipped"])
+
+
+class MirrorMixer:
+    """A mixer whose weights climb every `update_every` steps; what it is told is a subclass's `update`."""
+
+    def __init__(self, start: NDArray[np.float64], mixture: Mixture, *, update_every: int) -> None:
+        check_update_every(update_every)
+        self.signal: Signal = "alignment"
+        self.update_every = update_every
+        self._alpha = MirrorWeights(start)
+        self._mixture = mixture
+
+    @property
+    def skipped_updates(self) -> int:
+        """How often scores were not finite."""
+        return self._alpha.skipped
+
+    def mixture_at(self, step: int) -> Mixture:
+        """What the mixer wants sampled since its last update."""
+        return self._mixture
+
+    def wants_scores(self, step: int) -> bool:
+        """Every `update_every` steps; not at 0, where a model that knows nothing likes all alike."""
+        return step > 0 and step % self.update_every == 0
+
+    def details(self) -> dict[str, Any]:
+        """The mixture says it all."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, average and count as plain JSON types."""
+        return self._alpha.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._alpha.load_state_dict(state)
+        self._mixture = self._mixed()
+
+    def _climb(self, scores: NDArray[np.float64], step_size: float, **how: Any) -> None:
+        if self._alpha.ascend(scores, step_size, **how):
+            self._mixture = self._mixed()
+
+    def _mixed(self) -> Mixture:
+        """The mixture that the averaged weights mean: here they are its own."""
+        return Mixture.from_weights(self._mixture.view, self._alpha.average)
 
 
 def check_update_every(update_every: int) -> None:
