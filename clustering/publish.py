@@ -12,7 +12,7 @@ from clustering.stages import write_json
 from pipeline.manifest import MANIFEST_FILE, Manifest
 from pipeline.object_store import ObjectStore
 from pipeline.push import push
-from pipeline.transfer import UNFINISHED
+from pipeline.transfer import UNFINISHED, claimed_fingerprint
 
 RECORD = "published.json"
 
@@ -64,7 +64,7 @@ class Publication:
         """Fingerprints of what is under the address, complete or not."""
         # Listing tells a missing bucket from an empty one; asking for a single object does not.
         names = {name for name, _ in self._store.list()} & {MANIFEST_FILE, UNFINISHED}
-        return [_fingerprint(self._store.read(name)) for name in sorted(names)]
+        return [claimed_fingerprint(self._store.read(name)) for name in sorted(names)]
 
 
 class _Meter:
@@ -80,10 +80,3 @@ class _Meter:
     def advance(self, nbytes: int) -> None:
         with self._lock:
             self._progress.advance(nbytes)
-
-
-def _fingerprint(manifest: bytes) -> str:
-    try:
-        return str(json.loads(manifest)["fingerprint"])
-    except (ValueError, KeyError, TypeError):
-        return "unreadable"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import CorpusError
+from pipeline.whole_files import write_whole
 
 FORMAT = "braidstream-corpus"
 FORMAT_VERSION = 2
@@ -273,12 +273,8 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Commit: put the manifest into `folder` atomically, after everything it names."""
         content = {**asdict(self), "fingerprint": self.fingerprint}
-        partial = folder / (MANIFEST_FILE + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / MANIFEST_FILE)
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+        write_whole(folder / MANIFEST_FILE, text.encode())
 
     @staticmethod
     def read(folder: Path) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from pipeline.address import inside, is_address
 from pipeline.errors import CorpusError
 from pipeline.object_store import ObjectStore
+from pipeline.whole_files import write_whole
 
 
 class Place(Protocol):
@@ -88,12 +88,7 @@ class LocalPlace:
         """See `Place`."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, content)
 
     def delete(self, name: str) -> None:
         """See `Place`."""

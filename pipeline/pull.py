@@ -16,6 +16,7 @@ from pipeline.errors import CorpusError, StorageError
 from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest, parse_manifest
 from pipeline.object_store import PART_BYTES, ObjectStore
 from pipeline.transfer import CONNECTIONS, PARTIAL, Meter, State, Transferred, transfer
+from pipeline.whole_files import write_whole
 
 ATTEMPTS = 3
 """How often a file is fetched whose content has the wrong checksum."""
@@ -85,12 +86,7 @@ class _FolderDestination:
 
     def write(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / (name + ".new")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._folder / name)
+        write_whole(self._folder / name, content)
 
     def delete(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

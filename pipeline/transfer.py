@@ -160,13 +160,15 @@ def checked_files(manifest: Manifest) -> tuple[FileEntry, ...]:
 def _fingerprint(destination: Destination, name: str) -> str | None:
     """Whose manifest is there; None when there is none."""
     content = destination.read(name)
-    if content is None:
-        return None
+    return None if content is None else claimed_fingerprint(content)
+
+
+def claimed_fingerprint(manifest: bytes) -> str:
+    """The fingerprint that a manifest's JSON says it has, unchecked; `unreadable` when it says none."""
     try:
-        found = json.loads(content)
-    except ValueError:
+        return str(json.loads(manifest)["fingerprint"])
+    except (ValueError, KeyError, TypeError):
         return "unreadable"
-    return str(found.get("fingerprint")) if isinstance(found, dict) else "unreadable"
 
 
 def _states(
