@@ -81,7 +81,11 @@ def make_alignment_source(
         estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
         return MeasuredAlignment(sampler, estimator)
     leaves = LeafAlignment(
-        corpus, view, half_life=config.half_life, shrinkage="tree" if shrinks else "none"
+        corpus,
+        view,
+        half_life=config.half_life,
+        shrinkage="tree" if shrinks else "none",
+        basis=basis,
     )
     if not probes:
         estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
@@ -90,7 +94,7 @@ def make_alignment_source(
                 f"shrinkage='tree' takes scores of single samples, which estimator={config.estimator!r} "
                 "does not have. Take estimator='difference' or 'probe'."
             )
-        return ShrunkAlignment(leaves, sampler, estimator, basis=basis)
+        return ShrunkAlignment(leaves, sampler, estimator)
     _require(
         isinstance(sampler, AlignmentSampler),
         "estimator='probe' draws no samples of the domains, which toward='all' needs as its target. Take "
@@ -103,7 +107,7 @@ def make_alignment_source(
     )
     assert isinstance(sampler, AlignmentSampler)
     probe = make_probe(config, loss, pad_id=corpus.pad_id, ranks=ranks)
-    return ProbedAlignment(leaves, sampler, probe, every=config.probe_every, basis=basis)
+    return ProbedAlignment(leaves, sampler, probe, every=config.probe_every)
 
 
 def _require(holds: bool, rule: str) -> None:

@@ -26,8 +26,16 @@ class LeafAlignment:
     """
 
     def __init__(
-        self, corpus: Corpus, view: View, *, half_life: float, shrinkage: Shrinkage
+        self,
+        corpus: Corpus,
+        view: View,
+        *,
+        half_life: float,
+        shrinkage: Shrinkage,
+        basis: NDArray[np.float64] | None = None,
     ) -> None:
+        """`basis` (N, k) makes scores of N histograms out of those of the domains."""
+        self._basis = basis
         views = nested_views(corpus)
         self._leaves = LeafScores(views[-1], half_life=half_life)
         self._spoiled = False
@@ -44,7 +52,11 @@ class LeafAlignment:
             self._spoiled = True
 
     def read(self) -> NDArray[np.float64]:
-        """The domains' scores, float64 (k,); 0 for empty domains."""
+        """The scores, float64: of the domains (k,), 0 for empty ones; with a basis of its histograms (N,)."""
+        values = self._of_domains()
+        return values if self._basis is None else self._basis @ values
+
+    def _of_domains(self) -> NDArray[np.float64]:
         if self._spoiled:
             self._spoiled = False
             return np.full(self._view.k, np.nan)

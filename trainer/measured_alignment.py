@@ -42,21 +42,13 @@ class MeasuredAlignment:
 
 
 class ShrunkAlignment(MeasuredAlignment):
-    """Scores of all measurements up to now, kept per leaf and shrunk over the tree.
-
-    `basis` (N, k) makes scores of N histograms out of those of the domains.
-    """
+    """Scores of all measurements up to now, kept per leaf and shrunk over the tree."""
 
     def __init__(
-        self,
-        leaves: LeafAlignment,
-        sampler: Sampler,
-        estimator: DifferenceEstimator,
-        *,
-        basis: NDArray[np.float64] | None = None,
+        self, leaves: LeafAlignment, sampler: Sampler, estimator: DifferenceEstimator
     ) -> None:
         super().__init__(sampler, estimator)
-        self._leaves, self._difference, self._basis = leaves, estimator, basis
+        self._leaves, self._difference = leaves, estimator
 
     def scores(self, step: int) -> Scores:
         """Measure at the present weights and join it to what is known."""
@@ -68,8 +60,7 @@ class ShrunkAlignment(MeasuredAlignment):
         measured, positions, scores = self._difference.probe.ranks.sum_array(rows)
         there = measured > 0
         self._leaves.observe(step, positions[there].astype(np.int64), scores[there])
-        values = self._leaves.read()
-        return replace(record, values=values if self._basis is None else self._basis @ values)
+        return replace(record, values=self._leaves.read())
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

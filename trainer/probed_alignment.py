@@ -19,8 +19,7 @@ from trainer.probe import BatchProbe
 class ProbedAlignment:
     """Scores every `every`-th batch in its own backward pass and keeps the samples' scores per leaf.
 
-    `basis` (N, k) makes scores of N histograms out of those of the domains. The target's gradient is
-    taken anew for every batch that is scored.
+    The target's gradient is taken anew for every batch that is scored.
     """
 
     def __init__(
@@ -30,12 +29,11 @@ class ProbedAlignment:
         probe: Probe,
         *,
         every: int,
-        basis: NDArray[np.float64] | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"probe_every={every!r} must be at least 1 step.")
         self._leaves, self._sampler, self._probe = leaves, sampler, probe
-        self._every, self._basis = every, basis
+        self._every = every
         self._batch_probe = BatchProbe(probe.loss)
         self._direction: tuple[int, list[Tensor]] | None = None
         self._target = (math.nan, math.nan)
@@ -73,13 +71,8 @@ class ProbedAlignment:
                 "`with steering.watching(batch.step, batch.positions):`, or take "
                 "estimator='difference'."
             )
-        values = self._leaves.read()
         loss, norm = self._target
-        return Scores(
-            values=values if self._basis is None else self._basis @ values,
-            target_loss=loss,
-            target_gradient_norm=norm,
-        )
+        return Scores(values=self._leaves.read(), target_loss=loss, target_gradient_norm=norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
