@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,9 +19,19 @@ settings.load_profile("untimed")
 
 pytest_plugins = ["tests.servers.fixtures"]
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 TOKENS_PER_SAMPLE = 32
 VOCAB_SIZE = 64
 LEAVES_PER_DOMAIN = 4
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An example as a module that worker processes can import too."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for needed in request.param[1:]:
+        pytest.importorskip(needed)
+    return import_module(request.param[0])
 
 
 @pytest.fixture(scope="session")

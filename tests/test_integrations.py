@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@pytest.fixture
-def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """An example as a module that worker processes can import too."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    for needed in request.param[1:]:
-        pytest.importorskip(needed)
-    return import_module(request.param[0])
-
 
 PYTORCH = pytest.mark.parametrize("example", [["pytorch_loop"]], indirect=True)
 HUGGINGFACE = pytest.mark.parametrize(

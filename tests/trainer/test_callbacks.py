@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,18 +13,10 @@ import pytest
 import torch
 
 from pipeline import Mixture, StateError, open_corpus
-from tests.test_integrations import EXAMPLES, same_weights
+from tests.conftest import EXAMPLES
+from tests.test_integrations import same_weights
 from tests.trainer.test_steering import make_model
 from trainer import Steering, SteeringConfig
-
-
-@pytest.fixture
-def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    for needed in request.param[1:]:
-        pytest.importorskip(needed)
-    return import_module(request.param[0])
-
 
 PYTORCH = pytest.mark.parametrize("example", [["steer_pytorch"]], indirect=True)
 HUGGINGFACE = pytest.mark.parametrize(

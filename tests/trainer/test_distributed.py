@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, open_corpus
+from tests.trainer.ranks import become_rank, free_port
 from trainer.config import TrainConfig
 from trainer.distributed import joined_ranks
 from trainer.interrupt import Interrupt
@@ -26,13 +25,7 @@ def _train_as_rank(
     rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path, world_size: int
 ) -> None:
     """One process of a run; writes what it ends with, to be compared outside."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, world_size, port)
     corpus = open_corpus(corpus_path)
     with joined_ranks(CPU) as ranks, Interrupt() as interrupt:
         run = Run(
@@ -50,12 +43,6 @@ def _train_as_rank(
             "drawn": torch.from_numpy(run.stream.samples_drawn),
         }
         torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_ranks_agree_to_the_bit_and_with_one_process(

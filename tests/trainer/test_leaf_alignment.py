@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, open_corpus
-from tests.trainer.test_distributed import free_port
+from tests.trainer.ranks import become_rank, free_port
 from tests.trainer.test_run import assert_same_run, power_cut_at, records
 from tests.trainer.test_steering import make_model
 from trainer import SteeringConfig, TrainConfig, train
@@ -191,10 +190,7 @@ def test_a_diverging_run_keeps_its_mixture_and_counts(
 
 
 def _train_as_rank(rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path) -> None:
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, 2, port)
     corpus = open_corpus(corpus_path)
     with joined_ranks(CPU) as ranks:
         for name, source in SOURCES.items():

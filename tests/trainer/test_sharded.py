@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 
-from tests.trainer.test_distributed import free_port
+from tests.trainer.ranks import become_rank, free_port
 from tests.trainer.tiny_models import PAD, gpt, learned_loss, some_tokens
 from trainer.alignment import AlignmentSamples, Probe
 from trainer.difference import DifferenceEstimator
@@ -52,13 +52,7 @@ def _measure_as_rank(rank: int, world_size: int, port: int, out: Path) -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, world_size, port)
     loss = learned()
     with joined_ranks(CPU) as ranks:
         # In the mesh of four, two halves hold copies of each other's shards (HSDP).

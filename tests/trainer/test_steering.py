@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
-from tests.trainer.test_distributed import free_port
+from tests.trainer.ranks import become_rank, free_port
 from trainer import Steering, SteeringConfig
 from trainer.batches import to_device
 from trainer.distributed import joined_ranks
@@ -147,13 +146,7 @@ def _steer_as_rank(
     rank: int, port: int, corpus_path: Path, mixer: str, out: Path, world_size: int
 ) -> None:
     """One process of a plain data-parallel loop; writes what it ends with."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, world_size, port)
     with joined_ranks(CPU) as ranks:
         loop = Loop(open_corpus(corpus_path), mixer, ranks=ranks)
         loop.run(30)
