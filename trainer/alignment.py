@@ -41,7 +41,7 @@ class AlignmentSamples:
     domains: NDArray[np.int64]
     """Shape (m,): the non-empty domains that this rank measures."""
     tokens: NDArray[Any]
-    """Shape (m, sequences_per_domain, length): their samples."""
+    """Shape (m, sequences_per_domain, length): their samples, or how these begin."""
     positions: NDArray[np.int64]
     """Shape (m, sequences_per_domain): where in the corpus these samples stand."""
     target: NDArray[Any]
@@ -88,6 +88,8 @@ class AlignmentSampler:
     """Target sequences; a smaller train split is used whole."""
     domains_per_draw: int | None = None
     """Domains that one measurement looks at; None is all that have samples."""
+    measured_tokens: int | None = None
+    """Tokens of every sample, from its beginning on, that are looked at; None is all of them."""
     ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
 
     def draw(self, step: int) -> AlignmentSamples:
@@ -98,21 +100,27 @@ class AlignmentSampler:
             self.draw_target(step),
             domains=domains,
             positions=positions,
-            tokens=self.corpus.read(positions.ravel()).reshape(*positions.shape, -1),
+            tokens=self.read(positions),
         )
 
     def draw_target(self, step: int) -> AlignmentSamples:
         """The same target sequences as `draw`, and no domain's samples."""
         chosen = self._target_rows(step)
-        length = self.corpus.tokens_per_sample
+        target = self.target.train[chosen[self.ranks.rank :: self.ranks.world_size]]
+        target = target[:, : self.measured_tokens]
         return AlignmentSamples(
             k=self.view.k,
             domains=np.empty(0, dtype=np.int64),
             positions=np.empty((0, self.sequences_per_domain), dtype=np.int64),
-            tokens=np.empty((0, self.sequences_per_domain, length), dtype=self.target.train.dtype),
-            target=self.target.train[chosen[self.ranks.rank :: self.ranks.world_size]],
+            tokens=np.empty((0, self.sequences_per_domain, target.shape[1]), dtype=target.dtype),
+            target=target,
             target_total=len(chosen),
         )
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """What is looked at of the samples at `positions` (m, n): (m, n, length)."""
+        tokens = self.corpus.read(positions.ravel())[:, : self.measured_tokens]
+        return tokens.reshape(*positions.shape, -1)  # type: ignore[no-any-return]
 
     def _domains(self, step: int) -> NDArray[np.int64]:
         """Domains of the measurement before `step`, in order."""

@@ -78,7 +78,7 @@ def make_alignment_source(
             f"measured_domains={config.measured_domains} leaves domains without a score; shrinkage="
             "'tree' gives them their neighbors'.",
         )
-        estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
+        estimator = make_estimator(config, corpus, loss, ranks=ranks)
         return MeasuredAlignment(sampler, estimator)
     leaves = LeafAlignment(
         corpus,
@@ -88,7 +88,7 @@ def make_alignment_source(
         basis=basis,
     )
     if not probes:
-        estimator = make_estimator(config, loss, pad_id=corpus.pad_id, ranks=ranks)
+        estimator = make_estimator(config, corpus, loss, ranks=ranks)
         if not isinstance(estimator, DifferenceEstimator):
             raise AlignmentError(
                 f"shrinkage='tree' takes scores of single samples, which estimator={config.estimator!r} "
@@ -106,7 +106,7 @@ def make_alignment_source(
         "computes. Take estimator='exact', or gradients='clip'.",
     )
     assert isinstance(sampler, AlignmentSampler)
-    probe = make_probe(config, loss, pad_id=corpus.pad_id, ranks=ranks)
+    probe = make_probe(config, corpus, loss, ranks=ranks)
     return ProbedAlignment(leaves, sampler, probe, every=config.probe_every)
 
 

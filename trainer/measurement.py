@@ -62,13 +62,12 @@ class DistributionSampler:
         positions = view.offsets[domains] + np.minimum(
             (uniform * sizes).astype(np.int64), sizes - 1
         )
-        tokens = self.inner.corpus.read(positions.ravel()).reshape(*positions.shape, -1)
         return replace(
             self.inner.draw_target(step),
             k=len(self.basis),
             domains=rows,
             positions=positions,
-            tokens=tokens,
+            tokens=self.inner.read(positions),
         )
 
 
@@ -110,6 +109,7 @@ def make_sampler(
         sequences_per_domain=config.sequences_per_domain,
         target_batch=config.target_batch,
         domains_per_draw=config.measured_domains,
+        measured_tokens=config.measured_tokens,
         ranks=ranks,
     )
     if toward == "all":
@@ -122,10 +122,10 @@ def make_sampler(
 
 
 def make_estimator(
-    config: SteeringConfig, loss: nn.Module, *, pad_id: int, ranks: Ranks
+    config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks: Ranks
 ) -> Estimator:
     """The estimator that `config` names, looking through `loss`."""
-    probe = make_probe(config, loss, pad_id=pad_id, ranks=ranks)
+    probe = make_probe(config, corpus, loss, ranks=ranks)
     if config.estimator == "exact":
         return ExactEstimator(probe=probe)
     epsilon = config.epsilon
@@ -136,12 +136,19 @@ def make_estimator(
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
 
 
-def make_probe(config: SteeringConfig, loss: nn.Module, *, pad_id: int, ranks: Ranks) -> Probe:
-    """What estimators look through, on the device that the model is on now."""
+def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks: Ranks) -> Probe:
+    """What estimators look through, on the device that the model is on now.
+
+    A forward pass takes as many tokens as one of training, so that shorter samples leave nothing of a GPU
+    idle.
+    """
+    length = corpus.tokens_per_sample
+    shorter = max(1, length // (config.measured_tokens or length))
     return Probe(
         loss=loss,
-        batch_size=config.measuring_batch or max(1, config.batch_size // ranks.world_size),
-        pad_id=pad_id,
+        batch_size=config.measuring_batch
+        or max(1, shorter * config.batch_size // ranks.world_size),
+        pad_id=corpus.pad_id,
         device=next(loss.parameters()).device,
         normalization=config.gradients,
         ranks=ranks,

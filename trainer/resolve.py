@@ -69,6 +69,7 @@ def steering_config(config: TrainConfig) -> SteeringConfig:
         half_life=config.half_life,
         probe_every=config.probe_every,
         measured_domains=config.measured_domains,
+        measured_tokens=config.measured_tokens,
         gradients=config.gradients,
         epsilon=config.epsilon,
         sequences_per_domain=config.sequences_per_domain,

@@ -36,6 +36,9 @@ class SteeringConfig:
     """Steps between training batches that the probe scores."""
     measured_domains: int | None = None
     """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
+    measured_tokens: int | None = None
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
+    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
     gradients: Normalization = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,16 @@ from trainer.alignment import AlignmentSampler, Probe
 from trainer.distributed import Ranks
 from trainer.domain_losses import DomainLosses
 from trainer.exact import ExactEstimator
-from trainer.measurement import DistributionSampler, TowardAllSampler
+from trainer.measurement import (
+    DistributionSampler,
+    TowardAllSampler,
+    make_estimator,
+    make_probe,
+    make_sampler,
+)
 from trainer.mixers import importance_mixture
 from trainer.model import TokenLoss
+from trainer.steering_config import SteeringConfig
 
 CPU = torch.device("cpu")
 
@@ -29,6 +38,38 @@ def sampler(corpus: Corpus, *, k: int = 12, ranks: Ranks | None = None) -> Align
         target_batch=8,
         ranks=ranks or Ranks(),
     )
+
+
+def test_a_measurement_may_look_at_how_samples_begin(corpus: Corpus) -> None:
+    whole, part = sampler(corpus), replace(sampler(corpus), measured_tokens=10)
+    all_of_it, beginning = whole.draw(6), part.draw(6)
+    np.testing.assert_array_equal(beginning.tokens, all_of_it.tokens[..., :10])
+    np.testing.assert_array_equal(beginning.target, all_of_it.target[:, :10])
+    np.testing.assert_array_equal(beginning.positions, all_of_it.positions)
+    basis = basis_of(corpus)
+    of_basis = DistributionSampler(inner=part, basis=basis).draw(6)
+    assert of_basis.tokens.shape == (3, 32, 10)
+    assert part.draw_target(6).tokens.shape == (0, 4, 10)
+
+
+def test_beginnings_that_cost_the_same_are_as_telling_as_whole_samples(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    """Domains that a model has learned differ from their first tokens on."""
+    config = SteeringConfig(
+        num_steps=10, batch_size=8, target="alpha", sequences_per_domain=8, measured_tokens=8
+    )
+    loss, ranks = trained_loss, Ranks()
+    short = make_probe(config, corpus, loss, ranks=ranks)
+    assert short.batch_size == 8 * corpus.tokens_per_sample // 8
+    drawn = make_sampler(
+        config, corpus, corpus.domains(k=3), corpus.target("alpha"), ranks=ranks
+    ).draw(4)
+    whole = replace(sampler(corpus, k=3), sequences_per_domain=8).draw(4)
+    scores = make_estimator(config, corpus, loss, ranks=ranks).scores(drawn).values
+    of_whole = ExactEstimator(probe=replace(short, batch_size=8)).scores(whole).values
+    assert np.corrcoef(scores, of_whole)[0, 1] > 0.95
+    assert scores.argmax() == of_whole.argmax() == 1, "the target is text like domain 1"
 
 
 def basis_of(corpus: Corpus) -> np.ndarray:
