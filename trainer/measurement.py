@@ -139,15 +139,16 @@ def make_estimator(
 def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks: Ranks) -> Probe:
     """What estimators look through, on the device that the model is on now.
 
-    A forward pass takes as many tokens as one of training, so that shorter samples leave nothing of a GPU
-    idle.
+    A forward pass takes as many samples as one of training. Of shorter ones it takes as many tokens, but
+    no more samples than a target gradient: missing ones would be filled up with padding.
     """
-    length = corpus.tokens_per_sample
-    shorter = max(1, length // (config.measured_tokens or length))
+    batch_size = max(1, config.batch_size // ranks.world_size)
+    if config.measured_tokens is not None:
+        shorter = max(1, corpus.tokens_per_sample // config.measured_tokens)
+        batch_size = max(batch_size, min(shorter * batch_size, config.target_batch))
     return Probe(
         loss=loss,
-        batch_size=config.measuring_batch
-        or max(1, shorter * config.batch_size // ranks.world_size),
+        batch_size=config.measuring_batch or batch_size,
         pad_id=corpus.pad_id,
         device=next(loss.parameters()).device,
         normalization=config.gradients,

@@ -62,6 +62,8 @@ def test_beginnings_that_cost_the_same_are_as_telling_as_whole_samples(
     loss, ranks = trained_loss, Ranks()
     short = make_probe(config, corpus, loss, ranks=ranks)
     assert short.batch_size == 8 * corpus.tokens_per_sample // 8
+    few = make_probe(replace(config, target_batch=20), corpus, loss, ranks=ranks)
+    assert few.batch_size == 20, "a target gradient of 20 samples would be filled up with padding"
     drawn = make_sampler(
         config, corpus, corpus.domains(k=3), corpus.target("alpha"), ranks=ranks
     ).draw(4)
