@@ -18,10 +18,12 @@ from pipeline.errors import CorpusError
 from pipeline.manifest import Manifest, TokenizerEntry
 from pipeline.object_store import ObjectStore
 from pipeline.pull import fetch_manifest
+from pipeline.ranges import DomainRanges
 from pipeline.records import RecordReader
 from pipeline.remote import CachedBlocks, RemoteStorage
 from pipeline.shards import BlockReader, MappedReader, SampleReader
 from pipeline.storage import Blocks, FetchStatistics, LocalStorage, Storage, read_array
+from pipeline.versions import read_version
 from pipeline.view import DomainTree, View
 
 
@@ -41,30 +43,56 @@ class TargetSet:
 class Corpus:
     """A corpus, opened. Open one with `open_corpus`."""
 
-    def __init__(self, address: str, cache: CacheSettings, *, allow_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        cache: CacheSettings,
+        *,
+        allow_pickle: bool = False,
+        version: int | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         self.address = address
         """Folder or URL, as it was given."""
         self.cache = cache
         self._allow_pickle = allow_pickle
         self._store = ObjectStore(address) if is_address(address) else None
         if self._store is None:
-            self.manifest = Manifest.read(Path(address))
             self._storage: Storage = LocalStorage(Path(address))
         else:
-            self.manifest, _ = fetch_manifest(self._store)
             self._storage = RemoteStorage(self._store, cache.folder)
+        self.manifest = read_version(
+            self._read_manifest, address, version=version, fingerprint=fingerprint
+        )
         self.fingerprint = self.manifest.fingerprint
         self._tree = DomainTree(
             corpus_fingerprint=self.fingerprint,
             levels=self.manifest.tree.levels,
-            leaf_offsets=read_array(self._storage, self.manifest.tree.leaf_offsets),
+            leaves=self._leaves(),
             split_order=read_array(self._storage, self.manifest.tree.split_order),
         )
-        if self.num_samples != self._tree.leaf_offsets[-1]:
-            raise CorpusError(
-                f"the shards of {address} hold {self.num_samples:,} samples, its tree "
-                f"{self._tree.leaf_offsets[-1]:,}: the corpus is damaged; fetch or build it again."
-            )
+
+    def _read_manifest(self, name: str) -> Manifest:
+        if self._store is None:
+            return Manifest.read(Path(self.address), name)
+        return fetch_manifest(self._store, name)
+
+    def _leaves(self) -> DomainRanges:
+        """Where the samples of each leaf lie; `CorpusError` when the shards hold more or fewer."""
+        offsets = []
+        for segment in self.manifest.segments:
+            inside = read_array(self._storage, segment.leaf_offsets)
+            if (
+                inside[-1] != segment.num_samples
+                or len(inside) != self.manifest.tree.levels[-1] + 1
+            ):
+                raise CorpusError(
+                    f"the shards of {self.address} from {segment.shards[0].file} on hold "
+                    f"{segment.num_samples:,} samples, {segment.leaf_offsets.file} says {inside[-1]:,} in "
+                    f"{len(inside) - 1:,} leaves: the corpus is damaged; fetch or build it again."
+                )
+            offsets.append(segment.first_sample + inside)
+        return DomainRanges(np.stack(offsets))
 
     @cached_property
     def reader(self) -> SampleReader:
@@ -91,7 +119,9 @@ class Corpus:
         return CachedBlocks(
             self._store,
             self.grid,
-            read_array(self._storage, self.manifest.blocks),
+            np.concatenate(
+                [read_array(self._storage, part.blocks) for part in self.manifest.segments]
+            ),
             fingerprint=self.fingerprint,
             settings=self.cache,
         )
@@ -198,9 +228,13 @@ class Corpus:
         )
 
     def extra(self, name: str) -> bytes | None:
-        """Content of a file for people, such as `cards/level1.jsonl`; None when the corpus has none."""
-        for entry in self.manifest.extras:
-            if entry.file == name:
+        """Content of a file for people, such as `cards/level1.jsonl`; None when the corpus has none.
+
+        What was written anew when documents were added is under the same name in their segment's folder, and
+        stands for the file of the build.
+        """
+        for entry in reversed(self.manifest.extras):
+            if entry.file == name or entry.file.partition("/new/")[2] == name:
                 return self._storage.read(entry)
         return None
 
@@ -254,12 +288,16 @@ class Corpus:
 def open_corpus(
     address: str | os.PathLike[str],
     *,
+    version: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     cache_bytes: int | None = None,
     connections: int | None = None,
     allow_pickle: bool = False,
 ) -> Corpus:
     """Open the corpus at `address`: a folder, or s3://, gs://, az://, https:// and the prefix it lies under.
+
+    The newest version, unless `version` asks for an earlier one: 1 is the corpus as it was built, and
+    `braidstream add` makes the next one. A version never changes.
 
     Local shards are mapped. Shards in an object store are read a block at a time through a cache on disk,
     which all processes of this machine share: `cache` is its folder (default: BRAIDSTREAM_CACHE, else
@@ -270,14 +308,9 @@ def open_corpus(
     or damaged.
     """
     settings = CacheSettings.of(cache, cache_bytes, connections)
-    return Corpus(os.fspath(address), settings, allow_pickle=allow_pickle)
+    return Corpus(os.fspath(address), settings, allow_pickle=allow_pickle, version=version)
 
 
 def _reopen(address: str, cache: CacheSettings, allow_pickle: bool, fingerprint: str) -> Corpus:
-    corpus = Corpus(address, cache, allow_pickle=allow_pickle)
-    if corpus.fingerprint != fingerprint:
-        raise CorpusError(
-            f"{address} changed under way: it was corpus {fingerprint[:12]}, it is {corpus.fingerprint[:12]} "
-            "now. Start again from a corpus that stays as it is."
-        )
-    return corpus
+    """The same version again, whatever was added since."""
+    return Corpus(address, cache, allow_pickle=allow_pickle, fingerprint=fingerprint)

@@ -2,7 +2,8 @@
 
 docs/format.md describes every file it names. The fingerprint is a hash of the manifest without itself;
 the manifest holds the checksum of every other file and no timestamp, so one fingerprint means one corpus,
-byte for byte.
+byte for byte. Documents that are added later make a new version: another manifest, which names all that the
+one before it names and more. That one stays, so whoever reads it is not disturbed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from pipeline.errors import CorpusError
+from pipeline.json_values import from_json
 from pipeline.whole_files import write_whole
 
 FORMAT = "braidstream-corpus"
 FORMAT_VERSION = 2
+"""Of a corpus that is as it was built."""
+ADDED_FORMAT_VERSION = 3
+"""Of a corpus that was added to, which readers of version 2 would take for half of itself."""
 MANIFEST_FILE = "manifest.json"
 
 
@@ -184,10 +188,45 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AddedEntry:
+    """A segment that `braidstream add` appended: documents in leaf order, in shards of its own."""
+
+    follows: str
+    """Fingerprint of the version that it was added to."""
+    shards: int
+    """How many of the manifest's shards are its own."""
+    leaf_offsets: FileEntry
+    """Array int64 (num_leaves + 1,): sample at which each leaf begins, counted from 0 in this segment."""
+    blocks: FileEntry
+    """Checksums of the blocks of its shards; see `BlockEntry`."""
+    counts: Counts
+    """Of this segment alone."""
+
+    def __post_init__(self) -> None:
+        if self.shards < 1 or not re.fullmatch("[0-9a-f]{64}", self.follows):
+            raise CorpusError(
+                f"the manifest describes a segment of {self.shards} shards that follows version "
+                f"{self.follows!r}, which is none: it is damaged. Fetch or build the corpus again."
+            )
+
+
+class Segment(NamedTuple):
+    """A part of the corpus that was written at one time, in leaf order."""
+
+    first_sample: int
+    """Position of its first sample."""
+    num_samples: int
+    shards: tuple[ShardEntry, ...]
+    leaf_offsets: FileEntry
+    blocks: FileEntry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """Everything a reader needs to open a corpus."""
 
     counts: Counts
+    """Of the whole corpus."""
     sample: SampleSchema | None
     """Of token corpora, whose samples all have one length."""
     records: RecordSchema | None = None
@@ -195,8 +234,11 @@ class Manifest:
     tokenizer: TokenizerEntry | None
     """None where the tokens, or texts, came from elsewhere."""
     tree: TreeEntry
+    """With the leaf offsets of the first segment."""
     shards: tuple[ShardEntry, ...]
+    """In the order of positions: those of the first segment, then those of each that was added."""
     blocks: BlockEntry
+    """Of the first segment; blocks have one size in all of them."""
     heldout: FileEntry | None
     targets: tuple[TargetEntry, ...]
     embedder: str
@@ -207,8 +249,9 @@ class Manifest:
     """Files for people rather than for the stream: cards, term counts, provenance."""
     shard_format: str = "mds"
     """`mds` or `webdataset`."""
+    added: tuple[AddedEntry, ...] = ()
+    """What was added since the build, oldest first."""
     format: str = FORMAT
-    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         if (self.sample is None) == (self.records is None):
@@ -218,6 +261,13 @@ class Manifest:
         if self.shard_format not in ("mds", "webdataset"):
             raise CorpusError(
                 f"the shards are of the format {self.shard_format!r}; this version reads mds, webdataset."
+            )
+        if self.added and (
+            self.sample is None or sum(entry.shards for entry in self.added) >= len(self.shards)
+        ):
+            raise CorpusError(
+                f"the manifest shares out {len(self.shards)} shards to {len(self.added)} added segments so "
+                "that the first has none, or adds to a corpus of records: it is damaged. Fetch it again."
             )
         if self.sample is not None:
             self._check_geometry(self.sample)
@@ -249,6 +299,7 @@ class Manifest:
             *self.tree.parents,
             self.heldout,
             self.blocks,
+            *(file for entry in self.added for file in (entry.leaf_offsets, entry.blocks)),
             self.records.extents if self.records else None,
             *(
                 file
@@ -266,28 +317,85 @@ class Manifest:
         return sum(shard.samples for shard in self.shards)
 
     @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts of the corpus in the order of positions: what was built, then what was added."""
+        segments: list[Segment] = []
+        shard = sample = 0
+        num_shards = len(self.shards) - sum(entry.shards for entry in self.added)
+        parts: list[tuple[int, FileEntry, FileEntry]] = [
+            (num_shards, self.tree.leaf_offsets, self.blocks)
+        ]
+        parts += [(entry.shards, entry.leaf_offsets, entry.blocks) for entry in self.added]
+        for count, leaf_offsets, blocks in parts:
+            shards = self.shards[shard : shard + count]
+            samples = sum(entry.samples for entry in shards)
+            segments.append(Segment(sample, samples, shards, leaf_offsets, blocks))
+            shard, sample = shard + count, sample + samples
+        return tuple(segments)
+
+    @property
+    def format_version(self) -> int:
+        """What a reader must know to read it."""
+        return ADDED_FORMAT_VERSION if self.added else FORMAT_VERSION
+
+    @property
+    def version(self) -> int:
+        """1 as built, and one more for every time that documents were added."""
+        return 1 + len(self.added)
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """Fingerprints of the versions before this one, the first one first."""
+        return tuple(entry.follows for entry in self.added)
+
+    @property
     def fingerprint(self) -> str:
         """sha256 (hex) over the canonical manifest: equal for equal corpora, and only for those."""
-        return hashlib.sha256(_canonical(asdict(self))).hexdigest()
+        return hashlib.sha256(_canonical(self._content())).hexdigest()
+
+    def _content(self) -> dict[str, Any]:
+        """As plain JSON, without the fingerprint; `added` only where something was."""
+        content = asdict(self)
+        if not self.added:
+            del content["added"]
+        return {**content, "format_version": self.format_version}
+
+    def to_json(self) -> str:
+        """The text of the manifest's file."""
+        content = {**self._content(), "fingerprint": self.fingerprint}
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
 
     def write(self, folder: Path) -> None:
         """Commit: put the manifest into `folder` atomically, after everything it names."""
-        content = {**asdict(self), "fingerprint": self.fingerprint}
-        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-        write_whole(folder / MANIFEST_FILE, text.encode())
+        write_whole(folder / MANIFEST_FILE, self.to_json().encode())
 
     @staticmethod
-    def read(folder: Path) -> Manifest:
+    def read(folder: Path, name: str = MANIFEST_FILE) -> Manifest:
         """Read and check the manifest of `folder`; `CorpusError` says what is wrong with it."""
-        path = folder / MANIFEST_FILE
+        path = folder / name
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
+            if name != MANIFEST_FILE:
+                raise CorpusError(
+                    f"{str(folder)!r} has no {name}: a copy keeps the versions that it once was. Open the "
+                    "newest version, or the corpus that this was copied from."
+                ) from None
             raise CorpusError(
                 f"{str(folder)!r} is not a corpus: it has no {MANIFEST_FILE}, which a build writes last. "
                 f"Build one with `braidstream build CORPUS --out {folder}`, or run an unfinished build again."
             ) from None
         return parse_manifest(text, where=str(path))
+
+
+def version_file(version: int) -> str:
+    """Where the manifest of an earlier version is kept once there is a later one."""
+    return f"manifest.v{version}.json"
+
+
+def is_manifest_file(name: str) -> bool:
+    """Whether a file of this name would be taken for a manifest, or for one that is being copied."""
+    return re.match(r"manifest\.(v\d+\.)?json", name) is not None
 
 
 def parse_manifest(text: str, *, where: str) -> Manifest:
@@ -300,15 +408,15 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorpusError(f"{where} is not the manifest of a Braidstream corpus.")
-    found = content.get("format_version")
-    if found != FORMAT_VERSION:
+    found = content.pop("format_version", None)
+    if found not in (FORMAT_VERSION, ADDED_FORMAT_VERSION):
         raise CorpusError(
-            f"{where} has format version {found!r}; this Braidstream reads version {FORMAT_VERSION}. "
-            "Install a matching Braidstream, or build the corpus again."
+            f"{where} has format version {found!r}; this Braidstream reads the versions {FORMAT_VERSION} and "
+            f"{ADDED_FORMAT_VERSION}. Install a matching Braidstream, or build the corpus again."
         )
     stored = content.pop("fingerprint", None)
-    manifest = _parse(Manifest, content, where)
-    if manifest.fingerprint != stored:
+    manifest = from_json(Manifest, content, where)
+    if manifest.fingerprint != stored or manifest.format_version != found:
         raise CorpusError(
             f"{where} does not match its own fingerprint (stored {str(stored)[:12]}…, computed "
             f"{manifest.fingerprint[:12]}…): it was edited or damaged. Fetch or build the corpus again."
@@ -326,42 +434,3 @@ def file_entry(folder: Path, name: str) -> FileEntry:
 
 def _canonical(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-T = TypeVar("T")
-
-
-def _parse(kind: type[T], content: Any, where: str) -> T:
-    """Build the dataclass `kind` from plain JSON, refusing missing and unknown fields."""
-    if not isinstance(content, dict):
-        raise CorpusError(f"{where}: {kind.__name__} should be an object, found {content!r}.")
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(content) - known):
-        raise CorpusError(f"{where}: {kind.__name__} has the unknown fields {unknown}.")
-    hints = get_type_hints(kind)
-    values = {
-        name: _convert(hints[name], value, f"{where}: {name}") for name, value in content.items()
-    }
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise CorpusError(f"{where}: {kind.__name__} is incomplete ({error}).") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if get_origin(hint) in (Union, UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return None if value is None else _convert(options[0], value, where)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise CorpusError(f"{where} should be a list, found {value!r}.")
-        return tuple(_convert(get_args(hint)[0], item, where) for item in value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _parse(hint, value, where)
-    if get_origin(hint) is dict:
-        hint = dict
-    if hint is int and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise CorpusError(f"{where} should be a whole number, found {value!r}.")
-    if hint is not Any and hint is not int and not isinstance(value, hint):
-        raise CorpusError(f"{where} should be of type {hint.__name__}, found {value!r}.")
-    return value

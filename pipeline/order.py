@@ -6,15 +6,15 @@ for a kilobyte. So the order has two levels, as a shuffle buffer has: the domain
 order, and the samples are shuffled inside windows of a few of those blocks. A domain no larger than one
 window is simply permuted.
 
-In detail, for the domain's samples 0..n-1, seen as a ring that is cut into cells of one block each, with
-the first whole block first (what is left of the ring, in the domain's two partial blocks, is a last and
-smaller cell):
+In detail, for the domain's samples 0..n-1, numbered so that cells of one block each come first (what is left,
+in the partial blocks at the ends of the domain's ranges, is joined to more cells and a last, smaller one):
 
     rotate    z = (q + shift) mod n            q-th draw of the pass; no sample is last in every pass
     shuffle   y = z's window, permuted         windows of W cells
     reorder   cell c of y becomes cell π(c)    whole cells only
 
-Each step is a bijection, and so is the whole.
+Each step is a bijection, and so is the whole. Cells of all segments of a corpus are reordered together, so
+what was added later is mixed into each pass.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.counter_rng import mixed, random_bits
 from pipeline.permute import permute
+from pipeline.ranges import DomainRanges
 from pipeline.sampler import Ints
 from pipeline.view import View
 
@@ -42,10 +43,11 @@ class SampleOrder:
     """The order of the samples inside each domain of a view."""
 
     seed: int
-    offsets: Ints
-    """Shape (k+1,): the view's offsets."""
+    ranges: DomainRanges
+    """Where the domains' samples lie."""
     cell_samples: int
-    """Samples in a block. Blocks should begin at multiples of it; where they do not, cells straddle them."""
+    """Samples in a block. Blocks should begin at multiples of it, counted from the begin of their segment;
+    where they do not, cells straddle them."""
     window_cells: int
     """Blocks that are shuffled together, at least 1."""
 
@@ -56,7 +58,7 @@ class SampleOrder:
         data_bytes = sum(shard.data_bytes for shard in corpus.manifest.shards)
         return SampleOrder(
             seed=seed,
-            offsets=view.offsets,
+            ranges=view.ranges,
             cell_samples=max(1, round(block_bytes * corpus.num_samples / data_bytes)),
             window_cells=max(1, shuffle_bytes // (block_bytes * view.k)),
         )
@@ -64,30 +66,32 @@ class SampleOrder:
     @property
     def working_set(self) -> int:
         """Blocks that all domains together have in hand at a time: what a cache should hold."""
-        cells = -(-np.diff(self.offsets) // self.cell_samples)
-        return int(np.minimum(cells, self.window_cells + 1).sum())
+        cells = -(-np.diff(self.ranges.bounds) // self.cell_samples)
+        return int(
+            np.minimum(cells.sum(axis=0), self.window_cells + self.ranges.num_segments).sum()
+        )
 
     def positions(self, domains: Ints, numbers: Ints) -> Ints:
         """Positions of draws: of `domains` (n,) the `numbers` (n,)-th sample ever drawn, from 0."""
-        first = self.offsets[domains]
-        sizes = self.offsets[domains + 1] - first
+        sizes = self.ranges.sizes[domains]
         passes, index = np.divmod(numbers, sizes)
         keys = random_bits(self.seed, _PASS, domains, passes)
         is_large = sizes > self.cell_samples * self.window_cells
         if not is_large.any():
-            return self._at_will(keys, index, first, sizes)
+            return self._at_will(keys, index, domains, sizes)
         if is_large.all():
-            return self._in_windows(keys, index, first, sizes)
-        found = np.empty_like(first)
+            return self._in_windows(keys, index, domains, sizes)
+        found = np.empty_like(index)
         for part, positions in ((~is_large, self._at_will), (is_large, self._in_windows)):
-            found[part] = positions(keys[part], index[part], first[part], sizes[part])
+            found[part] = positions(keys[part], index[part], domains[part], sizes[part])
         return found
 
-    def _at_will(self, keys: NDArray[np.uint64], index: Ints, first: Ints, sizes: Ints) -> Ints:
-        found: Ints = first + permute(index, sizes, keys)
-        return found
+    def _at_will(self, keys: NDArray[np.uint64], index: Ints, domains: Ints, sizes: Ints) -> Ints:
+        return self.ranges.positions(domains, permute(index, sizes, keys))
 
-    def _in_windows(self, keys: NDArray[np.uint64], index: Ints, first: Ints, sizes: Ints) -> Ints:
+    def _in_windows(
+        self, keys: NDArray[np.uint64], index: Ints, domains: Ints, sizes: Ints
+    ) -> Ints:
         cell, window = self.cell_samples, self.cell_samples * self.window_cells
         rotated = index + (keys % sizes.astype(np.uint64)).astype(np.int64)
         rotated -= sizes * (rotated >= sizes)
@@ -99,8 +103,5 @@ class SampleOrder:
         whole = sizes // cell
         # The last, smaller cell stays where it is; its number is made valid for the permutation.
         moved = permute(np.minimum(number, whole - 1), whole, keys)
-        on_ring = np.where(number < whole, moved, number) * cell + inside
-        on_ring += -first % cell
-        on_ring -= sizes * (on_ring >= sizes)
-        found: Ints = first + on_ring
-        return found
+        by_cell = np.where(number < whole, moved, number) * cell + inside
+        return self.ranges.positions_by_cell(domains, by_cell, cell)

@@ -16,6 +16,7 @@ from pipeline.errors import CorpusError, StorageError
 from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest, parse_manifest
 from pipeline.object_store import PART_BYTES, ObjectStore
 from pipeline.transfer import CONNECTIONS, PARTIAL, Meter, State, Transferred, transfer
+from pipeline.versions import read_version
 from pipeline.whole_files import write_whole
 
 ATTEMPTS = 3
@@ -26,22 +27,24 @@ def pull(
     url: str,
     folder: str | os.PathLike[str],
     *,
+    version: int | None = None,
     force: bool = False,
     connections: int = CONNECTIONS,
     meter: Meter | None = None,
 ) -> Transferred:
     """Copy the corpus under the prefix `url` into `folder`, which is made if need be.
 
-    `force` replaces another corpus in that folder; files that the new one does not name stay. Raises
-    `CorpusError` (a damaged manifest, another corpus here, no space) and `StorageError`.
+    The newest version, unless `version` asks for an earlier one; where the folder has an earlier one, only
+    what was added is copied. `force` replaces another corpus in that folder; files that the new one does not
+    name stay. Raises `CorpusError` (a damaged manifest, another corpus here, no space) and `StorageError`.
     """
     store = ObjectStore(url)
-    manifest, content = fetch_manifest(store)
+    manifest = read_version(
+        lambda name: fetch_manifest(store, name), store.url, version=version, fingerprint=None
+    )
     destination = _FolderDestination(Path(folder), store)
     try:
-        return transfer(
-            manifest, content, destination, force=force, connections=connections, meter=meter
-        )
+        return transfer(manifest, destination, force=force, connections=connections, meter=meter)
     except OSError as error:
         raise CorpusError(
             f"{error.filename or folder} cannot be written: {error.strerror}. Make room or choose another "
@@ -49,18 +52,18 @@ def pull(
         ) from error
 
 
-def fetch_manifest(store: ObjectStore) -> tuple[Manifest, bytes]:
-    """The manifest under a prefix, checked, and its JSON.
+def fetch_manifest(store: ObjectStore, name: str = MANIFEST_FILE) -> Manifest:
+    """The manifest under a prefix, checked.
 
     One that does not check out is fetched again: only what comes twice in a row is wrong in the store, and
     not on the way.
     """
-    where = store.address(MANIFEST_FILE)
+    where = store.address(name)
     content = b""
     for _ in range(ATTEMPTS):
-        before, content = content, store.read(MANIFEST_FILE)
+        before, content = content, store.read(name)
         try:
-            return parse_manifest(content.decode(), where=where), content
+            return parse_manifest(content.decode(), where=where)
         except UnicodeDecodeError:
             problem = CorpusError(f"{where} is no text: it is damaged. Push the corpus again.")
         except CorpusError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import CorpusError, StorageError
-from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest
+from pipeline.manifest import FileEntry, Manifest
 from pipeline.object_store import PART_BYTES, ObjectStore
 from pipeline.transfer import CONNECTIONS, Meter, State, Transferred, transfer
 
@@ -27,7 +27,7 @@ def push(
     connections: int = CONNECTIONS,
     meter: Meter | None = None,
 ) -> Transferred:
-    """Copy the corpus in `folder` to the prefix `url`.
+    """Copy the corpus in `folder` to the prefix `url`; over an earlier version of it, only what was added.
 
     With `verify` every object is read back and hashed, whether it was copied now or before; without it the
     store's word is taken for content that it acknowledged. `force` replaces another corpus under that prefix;
@@ -36,11 +36,8 @@ def push(
     """
     source = Path(folder)
     manifest = Manifest.read(source)
-    content = (source / MANIFEST_FILE).read_bytes()
     destination = _StoreDestination(ObjectStore(url), source, verify=verify)
-    return transfer(
-        manifest, content, destination, force=force, connections=connections, meter=meter
-    )
+    return transfer(manifest, destination, force=force, connections=connections, meter=meter)
 
 
 class _StoreDestination:

@@ -27,6 +27,7 @@ from pipeline.order import SampleOrder
 from pipeline.packing import packed, unpacked
 from pipeline.plan import Planner, Share
 from pipeline.storage import FetchStatistics
+from pipeline.versions import advice
 from pipeline.view import View
 from pipeline.workers import LoaderWatch, SharedMixtures
 
@@ -214,6 +215,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 "the saved state belongs to another stream ("
                 + "; ".join(differences)
                 + "). Open the corpus, view and settings that it was saved with."
+                + advice(self.corpus.manifest, state.get("corpus"))
             )
         self._load_worker_state(state["worker"])
         view = self.view
@@ -388,7 +390,7 @@ def _check_cache(corpus: Corpus, order: SampleOrder) -> None:
     needed = min(order.working_set, corpus.grid.num_blocks) * block_bytes
     if needed > room:
         warnings.warn(
-            f"the {len(order.offsets) - 1:,} domains have {needed / 2**20:,.0f} MiB in hand at a time, the "
+            f"the {order.ranges.k:,} domains have {needed / 2**20:,.0f} MiB in hand at a time, the "
             f"cache holds {room / 2**20:,.0f} MiB: blocks will be fetched many times. Allow a larger cache "
             "(cache_bytes), a smaller shuffle (shuffle_bytes), or fewer domains.",
             stacklevel=3,

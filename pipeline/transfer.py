@@ -1,8 +1,9 @@
 """Copying a corpus: look at what is there, copy what is not, put the manifest last.
 
 `push.py` and `pull.py` each say what their destination is; the order of things is here, and is the same both
-ways. A copy that was stopped, however it was, is continued by the same call. A manifest is not trusted: its
-names cannot leave the corpus, and what has not the promised checksum is never put in place.
+ways. A copy that was stopped, however it was, is continued by the same call. Over an earlier version of the
+same corpus only what was added is copied, and that version stays as it is for its readers. A manifest is not
+trusted: its names cannot leave the corpus, and what has not the promised checksum is never put in place.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from pipeline.address import inside
 from pipeline.errors import CorpusError
-from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest
+from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest, is_manifest_file, version_file
 
 PARTIAL = ".partial"
 """What the name of a file ends in until all of it is there."""
@@ -88,23 +89,23 @@ class Transferred:
 
 def transfer(
     manifest: Manifest,
-    content: bytes,
     destination: Destination,
     *,
     force: bool,
     connections: int,
     meter: Meter | None,
 ) -> Transferred:
-    """Copy the corpus of `manifest`, whose JSON is `content`, to `destination`; the manifest comes last.
+    """Copy the corpus of `manifest` to `destination`; the manifest comes last.
 
     Raises `CorpusError` when another corpus, or somebody's file, is in the way and `force` is not set.
     """
     files = checked_files(manifest)
     complete = _fingerprint(destination, MANIFEST_FILE)
     begun = _fingerprint(destination, UNFINISHED)
-    ours = manifest.fingerprint in (complete, begun)
+    versions = (*manifest.earlier, manifest.fingerprint)
+    ours = complete in versions or begun in versions
     for found, how in ((complete, "holds"), (begun, "has the unfinished copy of")):
-        if found not in (None, manifest.fingerprint) and not force:
+        if found is not None and found not in versions and not force:
             raise CorpusError(
                 f"{destination.where} {how} another corpus ({found[:12]}…; this one is "
                 f"{manifest.fingerprint[:12]}…). Choose another place, or say --force to replace it."
@@ -125,10 +126,15 @@ def transfer(
     if complete == manifest.fingerprint:
         _copy_all(missing, destination, connections, meter)
     else:
-        if complete is not None:
+        content = manifest.to_json().encode()
+        if complete is not None and complete not in versions:
             destination.delete(MANIFEST_FILE)
         destination.write(UNFINISHED, content)
         _copy_all(missing, destination, connections, meter)
+        earlier = destination.read(MANIFEST_FILE) if complete in manifest.earlier else None
+        if earlier is not None:
+            number = 1 + manifest.earlier.index(claimed_fingerprint(earlier))
+            destination.write(version_file(number), earlier)
         destination.write(MANIFEST_FILE, content)
     destination.delete(UNFINISHED)
     return Transferred(
@@ -149,7 +155,7 @@ def checked_files(manifest: Manifest) -> tuple[FileEntry, ...]:
             raise CorpusError(
                 f"the manifest names {entry.file!r} twice, with different checksums: it is damaged."
             )
-        if entry.file.startswith(MANIFEST_FILE) or entry.file.endswith(PARTIAL):
+        if is_manifest_file(entry.file) or entry.file.endswith(PARTIAL):
             raise CorpusError(
                 f"the manifest names {entry.file!r}, a name that is kept for the copying itself: it is "
                 "damaged or was tampered with."

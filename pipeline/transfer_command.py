@@ -56,6 +56,12 @@ def pull(argv: list[str]) -> int:
     parser = _parser("pull", "Copy a corpus from an object store into a folder.")
     parser.add_argument("url", metavar="URL", help=_ADDRESS.format(", or http(s)://host/folder"))
     parser.add_argument("folder", metavar="LOCAL", help="folder to put it into; made if need be")
+    parser.add_argument(
+        "--version",
+        type=_at_least_one,
+        metavar="N",
+        help="an earlier version, from before documents were added (default: the newest)",
+    )
     _add_common(parser)
     given = parser.parse_args(argv)
     started = time.monotonic()
@@ -63,6 +69,7 @@ def pull(argv: list[str]) -> int:
         done = pull_corpus(
             given.url,
             given.folder,
+            version=given.version,
             force=given.force,
             connections=given.connections,
             meter=line,

@@ -1,4 +1,4 @@
-"""Views: the same physical corpus at any granularity, as contiguous ranges of positions.
+"""Views: the same physical corpus at any granularity, as contiguous ranges of leaves.
 
 The tree is one array. `split_order` lists the interior leaf boundaries in the order in which they
 divide the corpus from the root down; the first k-1 of them are the k domains. Levels of the tree are
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CorpusError
+from pipeline.ranges import DomainRanges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,23 +23,34 @@ class View:
     corpus_fingerprint: str
     leaf_bounds: NDArray[np.int64]
     """Shape (k+1,): domain i holds the leaves leaf_bounds[i] .. leaf_bounds[i+1]-1."""
-    offsets: NDArray[np.int64]
-    """Shape (k+1,): domain i holds the sample positions offsets[i] .. offsets[i+1]-1."""
+    ranges: DomainRanges
+    """Where the samples of the domains lie: a range of positions per domain and segment."""
 
     @property
     def k(self) -> int:
         """Number of domains."""
-        return len(self.offsets) - 1
+        return self.ranges.k
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Samples per domain, shape (k,); a domain may be empty."""
-        return np.diff(self.offsets)
+        return self.ranges.sizes
 
     @property
     def num_samples(self) -> int:
         """Samples in all domains together."""
-        return int(self.offsets[-1])
+        return int(self.sizes.sum())
+
+    def positions(self, domains: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Position of the `index`-th sample of each of `domains`, from 0: of their broadcast shape.
+
+        `index` runs up to the domain's size; samples of one leaf, and of one segment, are neighbours.
+        """
+        return self.ranges.positions(domains, index)
+
+    def domains_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The domain that the sample at each of `positions` belongs to: of their shape."""
+        return self.ranges.domains_at(positions)
 
     def sum_leaves(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a per-leaf quantity of shape (num_leaves,) over each domain: shape (k,)."""
@@ -67,19 +79,20 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DomainTree:
-    """The cluster tree of a corpus: where leaves begin, and in which order boundaries appear."""
+    """The cluster tree of a corpus: where leaves lie, and in which order boundaries appear."""
 
     corpus_fingerprint: str
     levels: tuple[int, ...]
     """Number of domains per level, from the root (1) to the leaves."""
-    leaf_offsets: NDArray[np.int64]
-    """Shape (num_leaves+1,): sample positions where leaves begin."""
+    leaves: DomainRanges
+    """Where the samples of each leaf lie."""
     split_order: NDArray[np.int64]
     """Shape (num_leaves-1,): interior leaf boundaries, from the root's first split down."""
 
     def __post_init__(self) -> None:
         leaves = self.num_leaves
-        if self.leaf_offsets[0] != 0 or (np.diff(self.leaf_offsets) < 0).any():
+        edges = self.leaves.bounds.ravel()
+        if edges[0] != 0 or (np.diff(edges) < 0).any():
             raise CorpusError(
                 "the tree's leaf offsets do not rise from 0: the corpus is damaged; fetch it again."
             )
@@ -101,7 +114,7 @@ class DomainTree:
     @property
     def num_leaves(self) -> int:
         """Number of leaves: the finest granularity."""
-        return len(self.leaf_offsets) - 1
+        return self.leaves.k
 
     def view(self, *, level: int | None = None, k: int | None = None) -> View:
         """The corpus as the domains of one `level`, or as any number `k` of domains.
@@ -126,9 +139,9 @@ class DomainTree:
             )
         interior = np.sort(self.split_order[: k - 1])
         leaf_bounds = np.concatenate([[0], interior, [self.num_leaves]]).astype(np.int64)
-        offsets = self.leaf_offsets[leaf_bounds]
         leaf_bounds.setflags(write=False)
-        offsets.setflags(write=False)
         return View(
-            corpus_fingerprint=self.corpus_fingerprint, leaf_bounds=leaf_bounds, offsets=offsets
+            corpus_fingerprint=self.corpus_fingerprint,
+            leaf_bounds=leaf_bounds,
+            ranges=self.leaves.merged(leaf_bounds),
         )

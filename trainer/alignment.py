@@ -95,7 +95,7 @@ class AlignmentSampler:
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's part of the measurement before `step`."""
         domains = self._domains(step)[self.ranks.rank :: self.ranks.world_size]
-        positions = self.view.offsets[domains, None] + self._samples_of(domains, step)
+        positions = self.view.positions(domains[:, None], self._samples_of(domains, step))
         return replace(
             self.draw_target(step),
             domains=domains,

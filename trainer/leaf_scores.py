@@ -38,7 +38,7 @@ class LeafScores:
         """Keep the finite `scores` (n,) that samples at `positions` (n,) of the corpus had at `step`."""
         kept = 2.0 ** ((self._step - step) / self._half_life)
         self._step = step
-        leaf = np.searchsorted(self._leaves.offsets, positions, side="right") - 1
+        leaf = self._leaves.domains_at(positions)
         for array, values in (
             (self.counts, np.ones(len(scores))),
             (self.sums, scores),

@@ -59,9 +59,8 @@ class DistributionSampler:
             domains[place] = np.minimum(drawn, np.flatnonzero(self.basis[row])[-1])
         uniform = random_uniform(seed, _SAMPLE_DRAW, step, rows[:, None], part)
         sizes = view.sizes[domains]
-        positions = view.offsets[domains] + np.minimum(
-            (uniform * sizes).astype(np.int64), sizes - 1
-        )
+        index = np.minimum((uniform * sizes).astype(np.int64), sizes - 1)
+        positions = view.positions(domains, index)
         return replace(
             self.inner.draw_target(step),
             k=len(self.basis),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline import BraidstreamError, Corpus
+from pipeline.versions import advice
 from trainer.atomic import write_json
 from trainer.config import TrainConfig
 
@@ -55,6 +56,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} holds a run with other settings: {', '.join(differences)}. Give the "
                 "settings of that run to continue it, or choose another --out."
+                + advice(corpus.manifest, found.get("corpus_fingerprint"))
             )
 
     def result(self) -> dict[str, Any] | None:

@@ -24,6 +24,9 @@ class TrainCommand:
 
     corpus: tyro.conf.Positional[str]
     """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
+    version: int | None = None
+    """An earlier version of the corpus, to continue a run that began before documents were added; default:
+    the newest."""
     out: Path | None = None
     """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-seedSEED, for an address runs/NAME/…"""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> int:
     from trainer.interrupt import TrainingInterrupted
     from trainer.loop import train
 
-    corpus = open_corpus(command.corpus)
+    corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / run_name(command.config)
     already_finished = (out / "result.json").exists()
     speaks = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes is enough

@@ -30,9 +30,10 @@ def test_no_manifest_means_no_corpus(numbered_corpus: Corpus, tmp_path: Path) ->
     [
         (lambda m: m.update(format="other"), "not the manifest of a Braidstream corpus"),
         (
-            lambda m: m.update(format_version=3),
-            "format version 3; this Braidstream reads version 2",
+            lambda m: m.update(format_version=4),
+            "format version 4; this Braidstream reads the versions 2 and 3",
         ),
+        (lambda m: m.update(format_version=3), "does not match its own fingerprint"),
         (lambda m: m.update(embedder="edited"), "does not match its own fingerprint"),
         (lambda m: m.update(unknown=1), r"unknown fields \['unknown'\]"),
         (lambda m: m.pop("shards"), "Manifest is incomplete"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline import Mixture, MixtureError
-from tests.pipeline.test_view import trees
+from tests.pipeline.test_view import ranges, trees
 
 WEIGHTS = st.floats(0, 1e300, allow_subnormal=False)
 
@@ -17,7 +17,7 @@ WEIGHTS = st.floats(0, 1e300, allow_subnormal=False)
 @st.composite
 def mixtures(draw: st.DrawFn) -> tuple[Mixture, list[int]]:
     """A mixture over some view of a tree with at least one sample, and all k of that tree."""
-    tree = draw(trees().filter(lambda tree: tree.leaf_offsets[-1] > 0))
+    tree = draw(trees().filter(lambda tree: tree.leaves.sizes.any()))
     view = tree.view(k=draw(st.integers(1, tree.num_leaves)))
     weights = draw(hnp.arrays(np.float64, view.k, elements=WEIGHTS)) * (view.sizes > 0)
     if not weights.any():
@@ -35,7 +35,7 @@ def test_a_mixture_is_a_distribution(case: tuple[Mixture, list[int]]) -> None:
 
 @given(st.data())
 def test_carrying_to_a_finer_view_and_back_changes_nothing(data: st.DataObject) -> None:
-    tree = data.draw(trees().filter(lambda tree: tree.leaf_offsets[-1] > 0))
+    tree = data.draw(trees().filter(lambda tree: tree.leaves.sizes.any()))
     coarse = tree.view(k=data.draw(st.integers(1, tree.num_leaves)))
     fine = tree.view(k=data.draw(st.integers(coarse.k, tree.num_leaves)))
     weights = data.draw(hnp.arrays(np.float64, coarse.k, elements=st.floats(0.01, 100)))
@@ -96,6 +96,6 @@ def _view(sizes: list[int]):  # type: ignore[no-untyped-def]
     return DomainTree(
         corpus_fingerprint="f",
         levels=(1, len(sizes)),
-        leaf_offsets=np.cumsum([0, *sizes]),
+        leaves=ranges([sizes]),
         split_order=np.arange(1, len(sizes)),
     ).view(level=1)

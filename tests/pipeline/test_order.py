@@ -6,17 +6,19 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from pipeline.order import SampleOrder
+from pipeline.ranges import DomainRanges
+from tests.pipeline.test_view import ranges
 
 
 def order(
     sizes: list[int], *, cell: int = 10, window: int = 2, seed: int = 0, first: int = 0
 ) -> SampleOrder:
-    offsets = first + np.cumsum([0, *sizes])
-    return SampleOrder(seed, offsets, cell_samples=cell, window_cells=window)
+    bounds = first + np.cumsum([[0, *sizes]], axis=1)
+    return SampleOrder(seed, DomainRanges(bounds), cell_samples=cell, window_cells=window)
 
 
 def one_pass(order: SampleOrder, domain: int = 0, number: int = 0) -> np.ndarray:
-    size = int(order.offsets[domain + 1] - order.offsets[domain])
+    size = int(order.ranges.sizes[domain])
     return order.positions(np.full(size, domain), number * size + np.arange(size))
 
 
@@ -76,3 +78,48 @@ def test_large_and_small_domains_do_not_disturb_each_other() -> None:
     together = mixed.positions(domains, numbers)
     alone = [mixed.positions(domains[i : i + 1], numbers[i : i + 1])[0] for i in range(7)]
     assert together.tolist() == alone
+
+
+@given(
+    sizes=st.lists(st.tuples(*[st.integers(0, 150)] * 3), min_size=1, max_size=4),
+    cell=st.integers(1, 40),
+    window=st.integers(1, 6),
+    number=st.integers(0, 5),
+)
+def test_every_pass_shows_every_sample_of_all_segments_once(
+    sizes: list[tuple[int, int, int]], cell: int, window: int, number: int
+) -> None:
+    domains = ranges(sizes)
+    order = SampleOrder(0, domains, cell_samples=cell, window_cells=window)
+    for domain in np.flatnonzero(domains.sizes):
+        seen = one_pass(order, domain=domain, number=number)
+        owned = domains.positions(domain, np.arange(domains.sizes[domain]))
+        assert np.array_equal(np.sort(seen), owned)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=3),
+    cell=st.integers(1, 40),
+    window=st.integers(1, 6),
+)
+def test_a_segment_without_samples_of_a_domain_changes_nothing_for_it(
+    sizes: list[int], cell: int, window: int
+) -> None:
+    alone = SampleOrder(0, ranges([sizes]), cell_samples=cell, window_cells=window)
+    nothing = [0] * len(sizes)
+    among = SampleOrder(0, ranges([sizes, nothing]), cell_samples=cell, window_cells=window)
+    for domain in range(len(sizes)):
+        assert np.array_equal(one_pass(alone, domain), one_pass(among, domain))
+
+
+def test_no_segment_is_exhausted_before_another() -> None:
+    cell, first, second = 10, 3000, 1500
+    order = SampleOrder(0, ranges([[7, first], [4, second]]), cell_samples=cell, window_cells=3)
+    seen = one_pass(order, domain=1)
+    of_second = order.ranges.bounds[1, 0] <= seen
+    for part in np.array_split(of_second, 5):
+        assert 0.2 < part.mean() < 0.47
+    # And block after block, also where a segment begins in the middle of what would be a block.
+    block = (seen - np.where(of_second, order.ranges.bounds[1, 0], 0)) // cell + 10_000 * of_second
+    for count in range(0, len(seen), cell):
+        assert len(np.unique(block[:count])) <= count / cell + 2 * 3 + 4

@@ -55,8 +55,9 @@ def test_samples_are_spread_over_their_domain(numbered_corpus: Corpus, corpus: C
     drawn = AlignmentSampler(
         corpus=numbered_corpus, view=view, target=corpus.target("alpha"), seed=1
     ).draw(2)
-    offsets, sizes = view.offsets[drawn.domains, None], view.sizes[drawn.domains, None]
-    inside = np.stack([position_of(samples) for samples in drawn.tokens]) - offsets
+    domains = drawn.domains[:, None]
+    first, sizes = view.positions(domains, np.array([0])), view.sizes[domains]
+    inside = np.stack([position_of(samples) for samples in drawn.tokens]) - first
     part = np.arange(4)
     assert (inside >= np.floor(part * sizes / 4)).all()
     assert (inside < np.ceil((part + 1) * sizes / 4)).all()

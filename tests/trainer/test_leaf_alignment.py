@@ -47,7 +47,7 @@ def test_one_run_has_the_means_of_every_granularity(
     kept.add(5, positions[120:], scores[120:])
     for k in range(1, numbered_corpus.num_leaves + 1):
         view = numbered_corpus.domains(k=k)
-        domain = np.searchsorted(view.offsets, positions, side="right") - 1
+        domain = view.domains_at(positions)
         for i in range(k):
             of = scores[domain == i]
             expected = of.mean() if len(of) else scores.mean()
@@ -57,7 +57,7 @@ def test_one_run_has_the_means_of_every_granularity(
 def test_after_a_half_life_an_observation_counts_half(numbered_corpus: Corpus) -> None:
     leaves = numbered_corpus.domains(k=numbered_corpus.num_leaves)
     kept = LeafScores(leaves, half_life=10)
-    place = np.array([leaves.offsets[np.flatnonzero(leaves.sizes)[0]]])
+    place = leaves.positions(np.flatnonzero(leaves.sizes)[:1], np.array([0]))
     kept.add(0, place, np.array([1.0]))
     kept.add(10, place, np.array([4.0]))
     kept.add(30, place, np.array([2.0]))

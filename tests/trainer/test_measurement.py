@@ -98,7 +98,7 @@ def test_samples_of_a_histogram_come_in_its_proportions(numbered_corpus: Corpus)
     assert drawn.k == 3
     assert drawn.tokens.shape == (3, 50, numbered_corpus.tokens_per_sample)
     for histogram, tokens in zip(basis, drawn.tokens, strict=True):
-        domains = np.searchsorted(view.offsets, position_of(tokens), side="right") - 1
+        domains = view.domains_at(position_of(tokens))
         counts = np.bincount(domains, minlength=view.k)
         # One point in each of 50 equal parts: at most one more or less at either end of a domain's range.
         assert (np.abs(counts - 50 * histogram) <= 2).all()
