@@ -11,6 +11,9 @@ index (`block_table.py`), mapped too; `lock` (`byte_locks.py`). What keeps it ri
 - Every process checks a block when it first touches it, in every generation. That finds what a crash of the
   machine or a bad disk did to the data.
 - A block is claimed, by a lock of its own, while it is being fetched, so no two processes fetch the same.
+
+A corpus that was added to has the same blocks under the same numbers, and more. So its cache begins with what
+an earlier version's cache holds, if nobody uses that one any more.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +58,8 @@ class BlockCache:
     """At most `cache_bytes` of the blocks of one corpus, the most recently used ones.
 
     The first process to open a cache sets its size, and what no longer fits is forgotten; processes that open
-    it while it is in use join it at the size it has. `checksums` are XXH3-64, uint64 (num_blocks,). Raises
+    it while it is in use join it at the size it has. `checksums` are XXH3-64, uint64 (num_blocks,). `earlier`
+    maps the fingerprints of the versions before this one, oldest first, to how many blocks they had. Raises
     `StorageError` when `cache_bytes` is too small or the folder cannot be used.
     """
 
@@ -67,8 +71,13 @@ class BlockCache:
         *,
         fingerprint: str,
         cache_bytes: int,
+        earlier: Mapping[str, int] | None = None,
     ) -> None:
-        self.folder = folder / f"{fingerprint[:FINGERPRINT_DIGITS]}-{grid.block_bytes}"
+        self.folder = _folder_of(fingerprint, folder, grid)
+        self._earlier = {
+            _folder_of(version, folder, grid): (version, blocks)
+            for version, blocks in (earlier or {}).items()
+        }
         self.slot_bytes = -(-grid.block_bytes // _PAGE) * _PAGE
         self._grid = grid
         self._checksums = checksums
@@ -156,12 +165,36 @@ class BlockCache:
         if table is None:
             path.unlink(missing_ok=True)
             data.unlink(missing_ok=True)
-            table = BlockTable.create(path, shape, num_slots)
+            table = self._take_over(shape, num_slots) or BlockTable.create(path, shape, num_slots)
         elif table.num_slots != num_slots:
-            table = table.resized(path, num_slots)
+            table = table.copied(path, shape, num_slots)
         with data.open("ab") as file:
             file.truncate(num_slots * self.slot_bytes)
         return table
+
+    def _take_over(self, shape: TableShape, num_slots: int) -> BlockTable | None:
+        """What the newest of the earlier versions has cached, moved here; None if that is nothing or in use.
+
+        Killed half-way it leaves a table without its data or the reverse, and both count as empty: blocks are
+        checked before they are used.
+        """
+        for folder, (fingerprint, num_blocks) in reversed(self._earlier.items()):
+            if not (folder / "table").is_file():
+                continue
+            before = TableShape(
+                corpus_fingerprint=fingerprint, num_blocks=num_blocks, slot_bytes=shape.slot_bytes
+            )
+            with closing(ByteLocks(folder / "lock")) as locks, locks.exclusive(_CHANGE):
+                if not locks.try_exclusive(_IN_USE):
+                    continue
+                table = BlockTable.open(folder / "table", before)
+                if table is None:
+                    continue
+                (folder / "data").replace(self.folder / "data")
+                table = table.copied(self.folder / "table", shape, num_slots)
+                (folder / "table").unlink()
+                return table
+        return None
 
     def _join(self, shape: TableShape) -> BlockTable:
         table = BlockTable.open(self.folder / "table", shape)
@@ -228,6 +261,10 @@ class BlockCache:
                 f"the cache folder {self.folder} cannot be used: {error.strerror}. Free space on that disk, "
                 "or choose another folder (cache=…, BRAIDSTREAM_CACHE) or a smaller cache_bytes."
             ) from error
+
+
+def _folder_of(fingerprint: str, folder: Path, grid: BlockGrid) -> Path:
+    return folder / f"{fingerprint[:FINGERPRINT_DIGITS]}-{grid.block_bytes}"
 
 
 def _slots_for(cache_bytes: int, slot_bytes: int, num_blocks: int) -> int:

@@ -95,13 +95,16 @@ class BlockTable:
         partial.replace(path)
         return BlockTable(path, shape, num_slots)
 
-    def resized(self, path: Path, num_slots: int) -> BlockTable:
-        """Put a copy with `num_slots` slots at `path`; slots beyond that are forgotten."""
+    def copied(self, path: Path, shape: TableShape, num_slots: int) -> BlockTable:
+        """Put a copy with `num_slots` slots at `path`; slots beyond that are forgotten.
+
+        `shape` is the table's own, or that of a later version of its corpus: the same blocks, and more.
+        """
         partial = path.with_suffix(".partial")
-        _write_empty(partial, self.shape, num_slots)
-        copy = BlockTable(partial, self.shape, num_slots)
+        _write_empty(partial, shape, num_slots)
+        copy = BlockTable(partial, shape, num_slots)
         kept = min(num_slots, self.num_slots)
-        copy.slot_of_block[:] = self.slot_of_block
+        copy.slot_of_block[: self.shape.num_blocks] = self.slot_of_block
         for name in ("block_of_slot", "generation", "last_used"):
             getattr(copy, name)[:kept] = getattr(self, name)[:kept]
         partial.replace(path)

@@ -21,6 +21,7 @@ from pipeline.pull import fetch_manifest
 from pipeline.ranges import DomainRanges
 from pipeline.records import RecordReader
 from pipeline.remote import CachedBlocks, RemoteStorage
+from pipeline.segments import standing_for
 from pipeline.shards import BlockReader, MappedReader, SampleReader
 from pipeline.storage import Blocks, FetchStatistics, LocalStorage, Storage, read_array
 from pipeline.versions import read_version
@@ -116,14 +117,15 @@ class Corpus:
         """The block cache of a corpus in an object store; None for a local one, which is mapped."""
         if self._store is None:
             return None
+        checksums = [read_array(self._storage, part.blocks) for part in self.manifest.segments]
+        num_blocks = np.cumsum([len(blocks) for blocks in checksums]).tolist()
         return CachedBlocks(
             self._store,
             self.grid,
-            np.concatenate(
-                [read_array(self._storage, part.blocks) for part in self.manifest.segments]
-            ),
+            np.concatenate(checksums),
             fingerprint=self.fingerprint,
             settings=self.cache,
+            earlier=dict(zip(self.manifest.earlier, num_blocks, strict=False)),
         )
 
     @property
@@ -230,11 +232,10 @@ class Corpus:
     def extra(self, name: str) -> bytes | None:
         """Content of a file for people, such as `cards/level1.jsonl`; None when the corpus has none.
 
-        What was written anew when documents were added is under the same name in their segment's folder, and
-        stands for the file of the build.
+        It may be a newer one, written when documents were added.
         """
-        for entry in reversed(self.manifest.extras):
-            if entry.file == name or entry.file.partition("/new/")[2] == name:
+        for entry in self.manifest.extras:
+            if standing_for(entry.file) == name:
                 return self._storage.read(entry)
         return None
 

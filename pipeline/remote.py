@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -118,12 +118,15 @@ class CachedBlocks:
         *,
         fingerprint: str,
         settings: CacheSettings,
+        earlier: Mapping[str, int] | None = None,
     ) -> None:
+        """Nothing is opened yet; see `BlockCache` for `checksums`, `fingerprint` and `earlier`."""
         self._store = store
         self._grid = grid
         self._checksums = checksums
         self._fingerprint = fingerprint
         self._settings = settings
+        self._earlier = earlier
         self._begin()
         _open_blocks.add(self)
 
@@ -289,6 +292,7 @@ class CachedBlocks:
                         self._checksums,
                         fingerprint=self._fingerprint,
                         cache_bytes=self._settings.bytes,
+                        earlier=self._earlier,
                     )
                     fetcher = Fetcher(self._load, connections=self._settings.connections)
                     self._session = _Session(cache, fetcher)

@@ -20,6 +20,9 @@ from pipeline.manifest import (
     TreeEntry,
     file_entry,
 )
+from pipeline.places import LocalPlace
+from pipeline.segments import NEW, SegmentFiles, appended, segment_folder
+from pipeline.versions import publish_version
 
 SEPARATOR, PAD = 0, 1
 
@@ -44,23 +47,13 @@ def write_corpus(
     By default sample p holds the number p in its first four tokens, so that a test can read back which
     sample it got; `tokens` maps the leaf of every sample (n,) to token blocks (n, tokens_per_sample).
     """
-    from streaming import MDSWriter
-
     leaf_offsets = np.cumsum([0, *leaf_sizes]).astype(np.int64)
     num_leaves, num_samples = len(leaf_sizes), int(leaf_offsets[-1])
     leaf_of_sample = np.repeat(np.arange(num_leaves), leaf_sizes)
     blocks = tokens(leaf_of_sample) if tokens else _numbered(num_samples, tokens_per_sample)
     (folder / "tree").mkdir(parents=True)
     (folder / "targets").mkdir()
-    encoding = f"ndarray:uint16:{tokens_per_sample}"
-    with MDSWriter(
-        out=str(folder / "shards"),
-        columns={"tokens": encoding},
-        hashes=["sha256"],
-        size_limit=shard_bytes,
-    ) as writer:
-        for block in blocks:
-            writer.write({"tokens": block})
+    _write_shards(folder / "shards", blocks, shard_bytes)
 
     def array(name: str, values: NDArray[np.generic]) -> FileEntry:
         np.save(folder / name, values)
@@ -128,6 +121,50 @@ def write_corpus(
     return folder
 
 
+def add_segment(
+    folder: Path,
+    leaf_sizes: Sequence[int],
+    *,
+    shard_bytes: int = 1 << 26,
+    new: dict[str, bytes] | None = None,
+) -> Path:
+    """Append a segment whose leaf i owns leaf_sizes[i] samples, numbered on from those that are there.
+
+    `new` maps names of the corpus's files to the content that takes their place.
+    """
+    manifest = Manifest.read(folder)
+    assert manifest.sample is not None
+    length, first = manifest.sample.tokens_per_sample, manifest.num_samples
+    segment = folder / segment_folder(manifest.version + 1)
+    blocks = _numbered(first + sum(leaf_sizes), length)[first:]
+    _write_shards(segment / "shards", blocks, shard_bytes)
+    (segment / "tree").mkdir()
+    np.save(segment / "tree" / "leaf_offsets.npy", np.cumsum([0, *leaf_sizes]).astype(np.int64))
+    for name, content in (new or {}).items():
+        (segment / NEW / name).parent.mkdir(parents=True, exist_ok=True)
+        (segment / NEW / name).write_bytes(content)
+    shards = measure_shards(segment, manifest.sample)
+    counts = Counts(
+        documents=len(blocks),
+        tokens=len(blocks) * length,
+        padding_tokens=0,
+        empty_documents=0,
+        duplicate_documents=0,
+        heldout_documents=0,
+    )
+    checksums = write_block_checksums(segment, shards, manifest.blocks.block_bytes)
+    files = SegmentFiles(
+        shards=shards,
+        leaf_offsets=file_entry(segment, "tree/leaf_offsets.npy"),
+        blocks=file_entry(segment, checksums.file),
+        counts=counts,
+        own=(file_entry(segment, "shards/index.json"),),
+        new=tuple(file_entry(segment, f"{NEW}/{name}") for name in new or {}),
+    )
+    publish_version(LocalPlace(folder), appended(manifest, files, empty_leaves=0))
+    return folder
+
+
 def position_of(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
     """The positions that a numbered corpus wrote into its samples: (n, tokens) -> (n,)."""
     digits = tokens[:, :4].astype(np.int64)
@@ -140,3 +177,14 @@ def _numbered(num_samples: int, tokens_per_sample: int) -> NDArray[np.uint16]:
     for digit in range(4):
         blocks[:, digit] = (numbers >> (16 * digit)) & 0xFFFF
     return blocks
+
+
+def _write_shards(folder: Path, blocks: NDArray[np.uint16], shard_bytes: int) -> None:
+    from streaming import MDSWriter
+
+    columns = {"tokens": f"ndarray:uint16:{blocks.shape[1]}"}
+    with MDSWriter(
+        out=str(folder), columns=columns, hashes=["sha256"], size_limit=shard_bytes
+    ) as writer:
+        for block in blocks:
+            writer.write({"tokens": block})
