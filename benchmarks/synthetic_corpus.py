@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,26 +156,20 @@ def _write(folder: Path, text: SyntheticText) -> None:
     ).write(folder)
 
 
-def write_mds(folder: Path, samples: NDArray[np.uint16]) -> None:
+def write_mds(folder: Path, samples: NDArray[Any]) -> None:
     """Write `samples` (n, tokens) as MDS shards with their index, as MDSWriter does it for one column.
 
     A shard: the number of samples, where each begins and the last ends, the column's description, samples.
     """
     folder.mkdir(parents=True)
-    encoding = f"ndarray:uint16:{samples.shape[1]}"
-    common = {
-        "version": 2,
-        "format": "mds",
+    described = {
+        "column_encodings": [f"ndarray:{samples.dtype.name}:{samples.shape[1]}"],
+        "column_names": ["tokens"],
+        "column_sizes": [samples[0].nbytes],
         "compression": None,
+        "format": "mds",
         "hashes": ["sha256"],
         "size_limit": SHARD_BYTES,
-        "column_names": ["tokens"],
-        "column_encodings": [encoding],
-        "column_sizes": [samples[0].nbytes],
-        "zip_data": None,
-    }
-    described = {
-        name: value for name, value in common.items() if name not in ("zip_data", "version")
     }
     description = json.dumps(described, sort_keys=True).encode()
     shards = []
@@ -184,11 +179,13 @@ def write_mds(folder: Path, samples: NDArray[np.uint16]) -> None:
         first = 4 * (len(part) + 2) + len(description)
         begins = first + part[0].nbytes * np.arange(len(part) + 1)
         head = np.concatenate([[len(part)], begins]).astype("<u4").tobytes()
-        content = head + description + part.astype("<u2").tobytes()
+        content = head + description + part.astype(part.dtype.newbyteorder("<")).tobytes()
         name = f"shard.{number:05}.mds"
         (folder / name).write_bytes(content)
         hashes = {"sha256": hashlib.sha256(content).hexdigest()}
         raw = {"basename": name, "bytes": len(content), "hashes": hashes}
-        shards.append({**common, "raw_data": raw, "samples": len(part)})
+        shards.append(
+            {**described, "version": 2, "zip_data": None, "raw_data": raw, "samples": len(part)}
+        )
     index = {"version": 2, "shards": shards}
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
