@@ -72,8 +72,9 @@ def _token_vectors(teacher: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """What the teacher makes of each token alone, between its special tokens: float32 (n, dim)."""
     import torch
 
-    shape = torch.tensor(teacher.tokenizer.build_inputs_with_special_tokens([-1]))
-    place = int((shape == -1).nonzero())
+    before, after = _frame(teacher.tokenizer)
+    shape = torch.tensor([*before, -1, *after])
+    place = len(before)
     batches = []
     with torch.inference_mode():
         for begin in range(0, len(ids), BATCH_TOKENS):
@@ -85,6 +86,14 @@ def _token_vectors(teacher: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:
             pooled = teacher(features)["sentence_embedding"]
             batches.append(pooled.float().cpu().numpy())
     return np.concatenate(batches)
+
+
+def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    text = tokenizer.encode("a", add_special_tokens=False)
+    framed = tokenizer.encode("a")
+    place = next(i for i in range(len(framed)) if framed[i : i + len(text)] == text)
+    return framed[:place], framed[place + len(text) :]
 
 
 def _reduce(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
