@@ -1,0 +1,207 @@
+"""Where the stages of a build leave their work: a folder, or a prefix of an object store.
+
+A name is published whole or not at all (a rename, or one put), so what is there is finished: a build that was
+killed finds its finished units by listing. Tables and arrays in a folder are memory-mapped, so reading a
+few rows of a large part costs a few pages.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.address import inside, is_address
+from pipeline.object_store import ObjectStore
+
+PARTIAL = ".partial"
+
+
+class WorkStore(Protocol):
+    """Named tables (Arrow IPC), arrays (.npy) and small files. Picklable: carries its address only.
+
+    Names are relative, with `/`.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where it is: an absolute path or an address."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Names that were published under `prefix` (which ends in `/`, or is empty), sorted."""
+
+    def exists(self, name: str) -> bool:
+        """Whether `name` was published."""
+
+    def table(self, name: str) -> Any:
+        """A `pyarrow.Table`."""
+
+    def publish_table(self, name: str, table: Any) -> None:
+        """Publish a `pyarrow.Table` as one uncompressed Arrow file."""
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An array, read-only."""
+
+    def publish_array(self, name: str, array: NDArray[Any]) -> None:
+        """Publish an array."""
+
+    def content(self, name: str) -> bytes:
+        """A small file."""
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Publish a small file."""
+
+    def remove(self, prefix: str) -> None:
+        """Take back everything under `prefix`."""
+
+
+def open_work(place: Path | str) -> WorkStore:
+    """The work store in a folder or under an address."""
+    if isinstance(place, str) and is_address(place):
+        return RemoteWork(place)
+    return LocalWork(Path(place).absolute())
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWork:
+    """A work store in a folder."""
+
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """See `WorkStore`."""
+        return str(self.folder)
+
+    def names(self, prefix: str) -> list[str]:
+        """See `WorkStore`."""
+        root = self.folder / prefix
+        return sorted(
+            prefix + path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_file() and not path.name.endswith(PARTIAL)
+        )
+
+    def exists(self, name: str) -> bool:
+        """See `WorkStore`."""
+        return self._path(name).is_file()
+
+    def table(self, name: str) -> Any:
+        """See `WorkStore`."""
+        import pyarrow as pa
+
+        with pa.memory_map(str(self._path(name))) as file:
+            return pa.ipc.open_file(file).read_all()
+
+    def publish_table(self, name: str, table: Any) -> None:
+        """See `WorkStore`."""
+        self._publish(name, lambda path: _write_table(str(path), table))
+
+    def array(self, name: str) -> NDArray[Any]:
+        """See `WorkStore`."""
+        mapped: NDArray[Any] = np.load(self._path(name), mmap_mode="r")
+        return mapped
+
+    def publish_array(self, name: str, array: NDArray[Any]) -> None:
+        """See `WorkStore`."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, array)
+
+        self._publish(name, write)
+
+    def content(self, name: str) -> bytes:
+        """See `WorkStore`."""
+        return self._path(name).read_bytes()
+
+    def publish(self, name: str, content: bytes) -> None:
+        """See `WorkStore`."""
+        self._publish(name, lambda path: path.write_bytes(content))
+
+    def remove(self, prefix: str) -> None:
+        """See `WorkStore`."""
+        shutil.rmtree(self._path(prefix.rstrip("/")), ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / inside(name)
+
+    def _publish(self, name: str, write: Callable[[Path], object]) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Two processes may do one unit (a node thought dead is not): each writes a file of its own.
+        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+class RemoteWork:
+    """A work store under an address, for clusters that share no file system."""
+
+    def __init__(self, address: str) -> None:
+        self._store = ObjectStore(address)
+
+    @property
+    def address(self) -> str:
+        """See `WorkStore`."""
+        return self._store.url
+
+    def names(self, prefix: str) -> list[str]:
+        """See `WorkStore`."""
+        return sorted(name for name, _ in self._store.list() if name.startswith(prefix))
+
+    def exists(self, name: str) -> bool:
+        """See `WorkStore`."""
+        return self._store.find(name) is not None
+
+    def table(self, name: str) -> Any:
+        """See `WorkStore`."""
+        import pyarrow as pa
+
+        return pa.ipc.open_file(pa.BufferReader(self._store.read(name))).read_all()
+
+    def publish_table(self, name: str, table: Any) -> None:
+        """See `WorkStore`."""
+        buffer = io.BytesIO()
+        _write_table(buffer, table)
+        self._store.write(name, buffer.getvalue())
+
+    def array(self, name: str) -> NDArray[Any]:
+        """See `WorkStore`."""
+        loaded: NDArray[Any] = np.load(io.BytesIO(self._store.read(name)))
+        return loaded
+
+    def publish_array(self, name: str, array: NDArray[Any]) -> None:
+        """See `WorkStore`."""
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        self._store.write(name, buffer.getvalue())
+
+    def content(self, name: str) -> bytes:
+        """See `WorkStore`."""
+        return self._store.read(name)
+
+    def publish(self, name: str, content: bytes) -> None:
+        """See `WorkStore`."""
+        self._store.write(name, content)
+
+    def remove(self, prefix: str) -> None:
+        """See `WorkStore`."""
+        for name in self.names(prefix):
+            self._store.delete(name)
+
+
+def _write_table(sink: Any, table: Any) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
