@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from clustering import corpus_files as files
+from clustering.baseline import write_baseline
 from clustering.cards import write_cards
 from clustering.documents import DocumentStore
 from clustering.packing import leaf_of_blocks, leaf_offsets_of
@@ -62,6 +63,7 @@ def assemble(
     empty_documents: int,
     duplicate_documents: int,
     options: dict[str, Any],
+    static_model: Path | None,
 ) -> Manifest:
     """Write the small files of the corpus OUT, whose shards are there, and describe all of it.
 
@@ -74,6 +76,7 @@ def assemble(
         empty_documents: Dropped on reading.
         duplicate_documents: Dropped on reading; documents of target sets are added.
         options: The options of the build, for the record.
+        static_model: Folder of the embedding model, where it was distilled for this corpus.
 
     Returns:
         The manifest, not yet written.
@@ -102,6 +105,8 @@ def assemble(
         heldout = files.write_blocks(
             out, "heldout.npy", made.tokens, made.roles.heldout, made.tokenizer, made.schema
         )
+    target_folders = (folder for target in targets for folder in (target.train, target.test))
+    target_stores = [DocumentStore(folder) for folder in target_folders if folder is not None]
     shards = measure_shards(out, made.schema, made.shard_format)
     index = out / "shards" / "index.json"
     return Manifest(
@@ -126,6 +131,12 @@ def assemble(
             *([file_entry(out, "shards/index.json")] if index.is_file() else []),
             files.write_provenance(out, order, made.documents, made.tokens.lengths),
             *(file_entry(out, name) for name in cards),
+            *write_baseline(
+                out,
+                digests=[store.digests[:, 0] for store in (made.documents, *target_stores)],
+                distances=[order.distance],
+                static_model=static_model,
+            ),
         ),
         shard_format=made.shard_format,
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clustering import corpus_files as files
 from clustering.assemble import Ingredients, TargetFiles, assemble
+from clustering.baseline import STATIC_MODEL
 from clustering.config import BuildConfig
 from clustering.documents import DocumentStore, ingest, iterate_texts
 from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
@@ -403,6 +404,7 @@ class _Build:
                 empty_documents=ingested.facts["empty"],
                 duplicate_documents=ingested.facts["duplicates"],
                 options=self.config.record(),
+                static_model=embedded.folder / STATIC_MODEL if self.choice.is_static else None,
             )
             manifest.write(out)
             stage.advance(len(manifest.extras))

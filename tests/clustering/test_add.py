@@ -1,0 +1,263 @@
+"""Documents added to a corpus that was built: where they go, what stays, what is left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from streaming import StreamingDataset
+
+from clustering import add as add_module
+from clustering.add import AddReport, add
+from clustering.add_command import main
+from clustering.add_config import AddConfig
+from clustering.build import BuildReport, build
+from clustering.config import BuildConfig
+from clustering.corpus_models import corpus_tokenizer
+from clustering.errors import BuildError, ModelError
+from clustering.progress import Progress
+from pipeline import Mixture, MixtureStream, open_corpus
+from pipeline.manifest import Manifest
+from tests.clustering.conftest import documents_of, write_lines
+
+
+@pytest.fixture
+def folder(built: BuildReport, build_config: BuildConfig, tmp_path: Path) -> Path:
+    """A copy of the built corpus, without the work of the build."""
+    copy = tmp_path / "corpus"
+    shutil.copytree(build_config.folder, copy, ignore=shutil.ignore_patterns(".build"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def more_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 new documents of two kinds, one of them twice, an empty one, and 20 that are in the corpus."""
+    new = [*documents_of("law", 20, seed=7), *documents_of("space", 10, seed=7)]
+    old = documents_of("law", 20)
+    path = tmp_path_factory.mktemp("more") / "more.jsonl"
+    return write_lines(path, [*new[:12], "   ", *old, *new[12:], new[3]])
+
+
+def added(folder: Path, *texts: Path, part_documents: int = 8) -> AddReport:
+    config = AddConfig(
+        corpus=str(folder), texts=tuple(map(str, texts)), part_documents=part_documents
+    )
+    return add(config, Progress(quiet=True))
+
+
+def test_new_documents_are_added_and_what_was_there_is_left_out(
+    folder: Path, more_texts: Path
+) -> None:
+    before = Manifest.read(folder)
+    report = added(folder, more_texts)
+    assert (report.documents, report.known, report.empty) == (30, 21, 1)
+    manifest = Manifest.read(folder)
+    assert manifest == report.manifest
+    assert manifest.version == 2
+    assert manifest.earlier == (before.fingerprint,)
+    assert manifest.counts.documents == before.counts.documents + 30
+    assert manifest.num_samples == before.num_samples + manifest.segments[1].num_samples
+    assert not (folder / ".build" / "add").exists()
+
+
+def test_documents_go_into_leaves_of_their_kind(folder: Path, more_texts: Path) -> None:
+    kinds_of_leaf: dict[int, set[str]] = {}
+    first = pq.read_table(folder / "tree" / "documents.parquet").to_pylist()
+    for row in first:
+        kinds_of_leaf.setdefault(row["leaf"], set()).add(row["source"])
+    added(folder, more_texts)
+    second = pq.read_table(folder / "segments" / "0002" / "tree" / "documents.parquet").to_pylist()
+    assert [row["leaf"] for row in second] == sorted(row["leaf"] for row in second)
+    lines = [json.loads(line)["text"] for line in more_texts.read_text().splitlines()]
+    for row in second:
+        kind = "law.jsonl" if "section" in lines[row["row"] - 1] else "space.jsonl"
+        assert kind in kinds_of_leaf[row["leaf"]]
+
+
+def test_samples_hold_the_added_documents_whole_and_stock_reads_them(
+    folder: Path, more_texts: Path
+) -> None:
+    added(folder, more_texts)
+    corpus = open_corpus(folder)
+    segment = corpus.manifest.segments[1]
+    positions = segment.first_sample + np.arange(segment.num_samples)
+    tokens = corpus.read(positions)
+    stock = StreamingDataset(
+        local=str(folder / "segments" / "0002" / "shards"), shuffle=False, batch_size=1
+    )
+    assert np.array_equal(tokens, [sample["tokens"] for sample in stock])
+    tokenizer = corpus_tokenizer(corpus)
+    flat = tokens.ravel()[: corpus.manifest.added[0].counts.tokens]
+    documents = np.split(flat, np.flatnonzero(flat == tokenizer.separator_id) + 1)[:-1]
+    found = {tokenizer.tokenizer.decode(document[:-1].tolist()) for document in documents}
+    new = {*documents_of("law", 20, seed=7), *documents_of("space", 10, seed=7)}
+    assert found == new
+
+
+def test_held_out_and_target_documents_do_not_get_in_by_the_back_door(
+    folder: Path, cooking_target: object, raw_texts: Path, tmp_path: Path
+) -> None:
+    targets = Path(cooking_target.train), Path(cooking_target.test)  # type: ignore[attr-defined]
+    before = Manifest.read(folder).fingerprint
+    report = added(folder, *targets, raw_texts)
+    assert (report.documents, report.known) == (0, 16 + 240)
+    assert Manifest.read(folder).fingerprint == before
+    assert not (folder / "segments").exists()
+
+
+def test_an_addition_changes_no_file_and_two_make_two_versions(
+    folder: Path, more_texts: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del before[folder / "manifest.json"]
+    first = added(folder, more_texts)
+    before |= {
+        path: path.read_bytes() for path in (folder / "segments").rglob("*") if path.is_file()
+    }
+    second = added(folder, write_lines(tmp_path / "code.jsonl", documents_of("code", 25, seed=3)))
+    assert {path: path.read_bytes() for path in before} == before
+    assert second.manifest.version == 3
+    assert second.manifest.earlier[1] == first.manifest.fingerprint
+    for version, documents in ((1, -55), (2, -25), (3, 0)):
+        corpus = open_corpus(folder, version=version)
+        assert corpus.manifest.counts.documents == second.manifest.counts.documents + documents
+        stream = MixtureStream(corpus, Mixture.uniform(corpus.domains(level=1)), batch_size=8)
+        assert next(stream).tokens.shape == (8, 32)
+    again = added(folder, more_texts, tmp_path / "code.jsonl")
+    assert again.documents == 0
+
+
+def test_cards_and_counts_follow(folder: Path, more_texts: Path) -> None:
+    added(folder, more_texts)
+    old, new = open_corpus(folder, version=1), open_corpus(folder)
+    for level in range(len(new.levels)):
+        before, after = (
+            [
+                json.loads(line)
+                for line in (corpus.extra(f"cards/level{level}.jsonl") or b"").splitlines()
+            ]
+            for corpus in (old, new)
+        )
+        grown = [b["documents"] - a["documents"] for a, b in zip(before, after, strict=True)]
+        assert sum(grown) == 30
+        assert [card["samples"] for card in after] == new.domains(level=level).sizes.tolist()
+        assert (
+            sum(card["tokens"] + card["documents"] for card in after) == new.manifest.counts.tokens
+        )
+        named = {source["source"] for card in after for source in card["sources"]}
+        assert "more.jsonl" in named
+        assert [card["examples"] for card in before] == [card["examples"] for card in after]
+
+
+@pytest.mark.parametrize("stops_at", ["write_segment", "publish_version"])
+def test_an_addition_that_is_stopped_leaves_the_old_version_and_goes_on_where_it_was(
+    folder: Path, more_texts: Path, monkeypatch: pytest.MonkeyPatch, stops_at: str
+) -> None:
+    before = Manifest.read(folder)
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(add_module, stops_at, stop)
+        with pytest.raises(KeyboardInterrupt):
+            added(folder, more_texts)
+    assert open_corpus(folder).manifest == before
+    parts = {path: path.stat().st_mtime_ns for path in (folder / ".build").rglob("part-*.arrow")}
+    assert len(parts) == 4
+    report = added(folder, more_texts)
+    assert [record.reused for record in report.stages] == [True, False]
+    assert open_corpus(folder).manifest.version == 2
+
+
+def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
+    folder: Path, more_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    make = add_module.PartMaker.__call__
+
+    def stop_at_the_third(self: object, documents: list[object]) -> object:
+        made.append(len(documents))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return make(self, documents)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(add_module.PartMaker, "__call__", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        added(folder, more_texts)
+    added(folder, more_texts)
+    assert made == [8, 8, 8, 8, 6]
+
+
+def test_an_interrupted_addition_gives_what_an_undisturbed_one_gives(
+    folder: Path, more_texts: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    fingerprints = {added(each, more_texts).manifest.fingerprint for each in (folder, other)}
+    assert len(fingerprints) == 1
+    coarser = tmp_path / "coarser"
+    shutil.copytree(other, coarser)
+    (coarser / "manifest.v1.json").rename(coarser / "manifest.json")
+    assert added(coarser, more_texts, part_documents=1000).manifest.fingerprint in fingerprints
+
+
+def test_documents_unlike_any_in_the_corpus_are_reported_as_drift(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = ["".join(map(chr, rng.integers(0x0400, 0x04FF, 60))) for _ in range(20)]
+    report = added(folder, write_lines(tmp_path / "noise.jsonl", noise))
+    assert report.has_drifted
+    assert main([str(folder), str(tmp_path / "noise.jsonl")]) == 0
+    assert "nothing new" in capsys.readouterr().out
+
+
+def test_the_command_says_what_it_did(
+    folder: Path, more_texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(folder), str(more_texts)]) == 0
+    out = capsys.readouterr().out
+    assert "added 30 documents" in out
+    assert "21 that were there already, 1 empty" in out
+    assert "version 2" in out
+
+
+def test_a_static_model_comes_with_the_corpus(
+    build_config: BuildConfig, more_texts: Path, tmp_path: Path
+) -> None:
+    config = replace(build_config, out=tmp_path / "static", model="static", branching=(4,))
+    build(config, Progress(quiet=True))
+    shutil.rmtree(tmp_path / "static" / ".build")
+    assert added(tmp_path / "static", more_texts).documents == 30
+    shutil.rmtree(tmp_path / "static" / "embedder")
+    (tmp_path / "one").mkdir()
+    more = write_lines(tmp_path / "one" / "more.jsonl", documents_of("code", 3, seed=5))
+    with pytest.raises(ModelError, match="a static one that was distilled for it, is not in"):
+        added(tmp_path / "static", more)
+
+
+def test_another_model_is_refused(folder: Path, more_texts: Path, tmp_path: Path) -> None:
+    from clustering.embedder import minilm_location
+
+    other = tmp_path / "my-model"
+    shutil.copytree(minilm_location(), other)
+    config = AddConfig(corpus=str(folder), texts=(str(more_texts),), model=str(other))
+    with pytest.raises(ModelError, match=r"--model is 'my-model'; the tree of .* was fitted on"):
+        add(config, Progress(quiet=True))
+
+
+def test_what_cannot_be_added_to_is_refused(folder: Path, more_texts: Path) -> None:
+    with pytest.raises(BuildError, match="in an object store; documents are added to a local copy"):
+        add(AddConfig(corpus="s3://bucket/corpus", texts=(str(more_texts),)))
+    with pytest.raises(BuildError, match="nothing to add was named"):
+        AddConfig(corpus=str(folder), texts=())
+    manifest = Manifest.read(folder)
+    replace(manifest, tree=replace(manifest.tree, centroids=(), parents=())).write(folder)
+    with pytest.raises(BuildError, match="was imported"):
+        added(folder, more_texts)
