@@ -10,18 +10,23 @@ An addition leaves digests of its own in its segment.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.external_sort import ExternalSort
 from pipeline.manifest import FileEntry, Manifest, file_entry
 
 DIGESTS_FILE = "tree/digests.npy"
 DISTANCES_FILE = "tree/distances.npy"
 EMBEDDER_FOLDER = "embedder"
 STATIC_MODEL = "static-model"
+_RECORD = np.dtype([("digest", "<u8")])
+_SORT_BYTES = 64 * 2**20
 _BINS = 2_000
 _FARTHEST = 2.0
 """Cosine distance of opposite directions."""
@@ -55,8 +60,20 @@ def write_baseline(
 
 
 def write_digests(path: Path, digests: Iterable[NDArray[np.uint64]]) -> None:
-    """Write the digests, sorted, each once."""
-    np.save(path, np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *digests])))
+    """Write the digests, sorted on disk: there may be more than fit the memory."""
+    count = 0
+    with tempfile.TemporaryDirectory(prefix="braidstream-") as scratch:
+        ascending = ExternalSort(Path(scratch) / "digests", _RECORD, memory_bytes=_SORT_BYTES)
+        for portion in digests:
+            ascending.add(np.ascontiguousarray(portion).view(_RECORD))
+            count += len(portion)
+        npy: Any = np.lib.format
+        written = npy.open_memmap(path, mode="w+", dtype=np.uint64, shape=(count,))
+        begin = 0
+        for chunk in ascending.chunks():
+            written[begin : begin + len(chunk)] = chunk["digest"]
+            begin += len(chunk)
+        written.flush()
 
 
 def read_digests(corpus: Path, manifest: Manifest) -> Iterator[NDArray[np.uint64]]:

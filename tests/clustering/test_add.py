@@ -194,7 +194,23 @@ def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
     assert made == [8, 8, 8, 8, 6]
 
 
-def test_an_interrupted_addition_gives_what_an_undisturbed_one_gives(
+def test_what_a_killed_addition_left_behind_is_no_obstacle(
+    folder: Path, more_texts: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for name in ("segments/0002.partial/shards", "segments/0002/shards", ".build/add/documents"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "shard.00000.mds").write_bytes(b"half a sh")
+    (folder / ".build" / "add" / "documents" / "part-00000.arrow.partial").write_bytes(b"half")
+    (folder / "manifest.json.new").write_bytes(b"{")
+    (folder / "manifest.v1.json").write_bytes((folder / "manifest.json").read_bytes())
+    fingerprints = {added(each, more_texts).manifest.fingerprint for each in (folder, other)}
+    assert len(fingerprints) == 1
+    assert sorted(path.name for path in (folder / "segments").iterdir()) == ["0002"]
+
+
+def test_the_parts_of_the_work_do_not_show_in_the_result(
     folder: Path, more_texts: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
