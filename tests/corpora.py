@@ -125,18 +125,21 @@ def add_segment(
     folder: Path,
     leaf_sizes: Sequence[int],
     *,
+    tokens: Callable[[NDArray[np.int64]], NDArray[np.uint16]] | None = None,
     shard_bytes: int = 1 << 26,
     new: dict[str, bytes] | None = None,
 ) -> Path:
     """Append a segment whose leaf i owns leaf_sizes[i] samples, numbered on from those that are there.
 
-    `new` maps names of the corpus's files to the content that takes their place.
+    `tokens` as for `write_corpus`; `new` maps names of the corpus's files to what takes their place.
     """
     manifest = Manifest.read(folder)
     assert manifest.sample is not None
     length, first = manifest.sample.tokens_per_sample, manifest.num_samples
     segment = folder / segment_folder(manifest.version + 1)
-    blocks = _numbered(first + sum(leaf_sizes), length)[first:]
+    leaf_of_sample = np.repeat(np.arange(len(leaf_sizes)), leaf_sizes)
+    numbered = _numbered(first + sum(leaf_sizes), length)[first:]
+    blocks = tokens(leaf_of_sample) if tokens else numbered
     _write_shards(segment / "shards", blocks, shard_bytes)
     (segment / "tree").mkdir()
     np.save(segment / "tree" / "leaf_offsets.npy", np.cumsum([0, *leaf_sizes]).astype(np.int64))

@@ -45,13 +45,16 @@ class Job:
     cell: Cell
     config: TrainConfig
     corpus: str
+    version: int
+    """Of the corpus: all runs of a comparison see the same one, whatever is added while they run."""
     folder: Path
 
     def command(self) -> list[str]:
         """The command that trains this cell; settings that have their default are left out."""
         options = flags_between(TrainConfig(), self.config)
         module = [sys.executable, "-m", "trainer.train_command"]
-        return [*module, self.corpus, "--out", str(self.folder), *options]
+        corpus = [self.corpus, "--version", str(self.version)]
+        return [*module, *corpus, "--out", str(self.folder), *options]
 
 
 class CellRun:

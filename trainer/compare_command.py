@@ -56,6 +56,9 @@ class CompareCommand:
 
     corpus: Positional[str]
     """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
+    version: int | None = None
+    """An earlier version of the corpus, to continue a comparison that began before documents were added;
+    default: the newest."""
     mixers: str = "natural,importance,dga"
     """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced,
     importance-fading, dga, dga-ema,
@@ -91,7 +94,7 @@ def main(argv: list[str]) -> int:
     )
     if command.parallel < 1:
         raise BraidstreamError(f"--parallel {command.parallel} must be at least 1.")
-    corpus = open_corpus(command.corpus)
+    corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / "comparison"
     if not command.report_only:
         grid = parse_grid(
@@ -150,6 +153,7 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
                 seed=cell.seed,
             ),
             corpus=corpus.address,
+            version=corpus.manifest.version,
             folder=out / cell.name,
         )
         for cell in grid.cells()

@@ -83,9 +83,10 @@ def test_command_says_only_what_is_not_default(tmp_path: Path) -> None:
         cell=Cell(mixer="dga", k=8, target="recipes", seed=0),
         config=TrainConfig(mixer="dga", k=8, target="recipes", learning_rate=0.002),
         corpus=tmp_path / "corpus",
+        version=1,
         folder=tmp_path / "run",
     )
-    options = " ".join(job.command()[5:])
+    options = " ".join(job.command()[7:])
     assert options == f"{tmp_path / 'run'} --target recipes --mixer dga --k 8 --learning-rate 0.002"
 
 

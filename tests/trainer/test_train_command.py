@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline import Corpus
+from pipeline import Corpus, open_corpus
+from tests.corpora import add_segment
 from tests.trainer.test_run import assert_same_run, records
+from trainer.run_folder import RunFolderError
 from trainer.train_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +90,39 @@ def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path)
         for left, right in zip(one, two, strict=True):
             assert left["step"] == right["step"]
             assert left[field] == pytest.approx(right[field], abs=tolerance)
+
+
+def test_a_run_goes_on_with_the_version_that_it_began_with(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    corpus = open_corpus(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
+    stopped, whole = (settings(corpus, tmp_path / name, "--steps", "60") for name in "ab")
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    with in_a_process(stopped) as process:
+        while process.poll() is None and not (
+            metrics.exists() and records(metrics.parent, "train")
+        ):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert main(whole) == 0
+    length = corpus.tokens_per_sample
+    add_segment(
+        corpus.path,
+        [9, 0, 5] * 4,
+        tokens=lambda leaves: np.full((len(leaves), length), 9, dtype=np.uint16),
+    )
+    with pytest.raises(RunFolderError, match=r"open its version 1, .* or --version 1"):
+        main(stopped)
+    assert main([*stopped, "--version", "1"]) == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b", step=60)
+    # And a run on all of it, which measures domains and reads scores of leaves in two segments.
+    newest = settings(corpus, tmp_path / "c", "--steps", "20", "--estimator", "probe")
+    assert main(newest) == 0
+    result = json.loads((tmp_path / "c" / "config.json").read_text())
+    assert (
+        result["corpus_fingerprint"] == open_corpus(corpus.path).fingerprint != corpus.fingerprint
+    )
 
 
 def test_commas_separate_names(corpus: Corpus, tmp_path: Path) -> None:
