@@ -25,8 +25,8 @@ def shard(file: str) -> Callable[[dict[str, Any]], None]:
     ("edit", "message"),
     [
         (
-            lambda m: m.update(format_version=3),
-            "format version 3; this Braidstream reads version 2",
+            lambda m: m.update(format_version=4),
+            "format version 4; this Braidstream reads the versions 2 and 3",
         ),
         (shard("../secret/shard.00000.mds"), "only to files inside its own folder"),
         (shard("/etc/passwd"), "only to files inside its own folder"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline import Corpus, CorpusError, Mixture, MixtureStream, StateError, open_corpus
-from pipeline.manifest import Manifest
+from pipeline.manifest import FileEntry, Manifest, parse_manifest
+from pipeline.transfer import checked_files
 from tests.corpora import add_segment, position_of, write_corpus
 
 FIRST = [30, 0, 170, 41, 9, 50]
@@ -173,3 +175,28 @@ def test_a_segment_that_does_not_fit_its_leaves_is_refused(grown: Path) -> None:
     shutil.copy(grown / "segments" / "0003" / "tree" / "leaf_offsets.npy", offsets)
     with pytest.raises(CorpusError, match="is damaged: its sha256"):
         open_corpus(grown)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shards": 99}, "so that the first has none"),
+        ({"shards": 0}, "a segment of 0 shards"),
+        ({"follows": "the one before"}, "follows version 'the one before', which is none"),
+    ],
+)
+def test_a_segment_that_cannot_be_is_refused(
+    grown: Path, change: dict[str, object], message: str
+) -> None:
+    content = json.loads((grown / "manifest.json").read_text())
+    content["added"][0].update(change)
+    with pytest.raises(CorpusError, match=message):
+        parse_manifest(json.dumps(content), where="manifest.json")
+
+
+@pytest.mark.parametrize("name", ["manifest.v1.json", "manifest.v12.json", "manifest.json.partial"])
+def test_no_file_of_a_corpus_can_pass_for_one_of_its_manifests(grown: Path, name: str) -> None:
+    manifest = Manifest.read(grown)
+    forged = replace(manifest, extras=(FileEntry(file=name, bytes=1, sha256="0" * 64),))
+    with pytest.raises(CorpusError, match="a name that is kept for the copying itself"):
+        checked_files(forged)
