@@ -33,7 +33,7 @@ class LocalEngine:
         workers = min(_num_gpus() if task.device == "cuda" else self.workers, len(units))
         if workers <= 1:
             for unit in units:
-                advance(task(unit))
+                advance(_named(task, unit))
         else:
             _run_beside(task, units, workers, advance)
 
@@ -91,7 +91,16 @@ def _begin(task: UnitTask, numbers: multiprocessing.SimpleQueue[int], parent: in
 
 def _do(unit: int) -> int:
     assert _task is not None, "the initializer of the pool sets the task"
-    return _task(unit)
+    return _named(_task, unit)
+
+
+def _named(task: UnitTask, unit: int) -> int:
+    """Do a unit; its error says which one it was."""
+    try:
+        return task(unit)
+    except Exception as error:
+        error.add_note(f"in unit {unit} of {type(task).__name__}")
+        raise
 
 
 def _die_with(parent: int) -> None:

@@ -2,7 +2,7 @@
 
 A name is published whole or not at all (a rename, or one put), so what is there is finished: a build that was
 killed finds its finished units by listing. Tables and arrays in a folder are memory-mapped, so reading a
-few rows of a large part costs a few pages.
+few rows of a large part costs a few pages; from an object store, a few ranges (`rows`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +23,12 @@ from numpy.typing import NDArray
 from pipeline.address import inside, is_address
 from pipeline.object_store import ObjectStore
 
-PARTIAL = ".partial"
+SCRATCH = "scratch"
+"""Folder for what is not published yet; whoever holds the lock of a build empties it at the start."""
+_BATCH_ROWS = b"batch_rows"
+"""Metadata of a table that was published in batches."""
+COPY_BYTES = 32 * 2**20
+"""Read at a time while a large file is copied."""
 
 
 class WorkStore(Protocol):
@@ -43,8 +50,11 @@ class WorkStore(Protocol):
     def table(self, name: str) -> Any:
         """A `pyarrow.Table`."""
 
-    def publish_table(self, name: str, table: Any) -> None:
-        """Publish a `pyarrow.Table` as one uncompressed Arrow file."""
+    def rows(self, name: str, begin: int, end: int) -> Any:
+        """Rows `begin` up to but not including `end` of a table that was published in batches."""
+
+    def publish_table(self, name: str, table: Any, *, batch_rows: int | None = None) -> None:
+        """Publish a `pyarrow.Table` as one uncompressed Arrow file: one batch, or batches of `batch_rows`."""
 
     def array(self, name: str) -> NDArray[Any]:
         """An array, read-only."""
@@ -58,8 +68,17 @@ class WorkStore(Protocol):
     def publish(self, name: str, content: bytes) -> None:
         """Publish a small file."""
 
+    def publish_file(self, name: str, path: Path) -> None:
+        """Publish a large file that was written to `scratch`; it may be gone from there afterwards."""
+
+    def copy_to(self, name: str, path: Path) -> None:
+        """Put a large file to a local path; a hard link where that is possible."""
+
     def remove(self, prefix: str) -> None:
-        """Take back everything under `prefix`."""
+        """Take back everything under `prefix`, which ends in `/`."""
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A new local folder, removed when the block ends."""
 
 
 def open_work(place: Path | str) -> WorkStore:
@@ -84,9 +103,7 @@ class LocalWork:
         """See `WorkStore`."""
         root = self.folder / prefix
         return sorted(
-            prefix + path.relative_to(root).as_posix()
-            for path in root.rglob("*")
-            if path.is_file() and not path.name.endswith(PARTIAL)
+            prefix + path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()
         )
 
     def exists(self, name: str) -> bool:
@@ -100,9 +117,13 @@ class LocalWork:
         with pa.memory_map(str(self._path(name))) as file:
             return pa.ipc.open_file(file).read_all()
 
-    def publish_table(self, name: str, table: Any) -> None:
+    def rows(self, name: str, begin: int, end: int) -> Any:
         """See `WorkStore`."""
-        self._publish(name, lambda path: _write_table(str(path), table))
+        return self.table(name).slice(begin, end - begin)
+
+    def publish_table(self, name: str, table: Any, *, batch_rows: int | None = None) -> None:
+        """See `WorkStore`."""
+        self._publish(name, lambda path: _write_table(str(path), table, batch_rows))
 
     def array(self, name: str) -> NDArray[Any]:
         """See `WorkStore`."""
@@ -126,9 +147,29 @@ class LocalWork:
         """See `WorkStore`."""
         self._publish(name, lambda path: path.write_bytes(content))
 
+    def publish_file(self, name: str, path: Path) -> None:
+        """See `WorkStore`."""
+        self._publish(name, lambda partial: path.replace(partial))
+
+    def copy_to(self, name: str, path: Path) -> None:
+        """See `WorkStore`."""
+        path.unlink(missing_ok=True)
+        try:
+            path.hardlink_to(self._path(name))
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(self._path(name), path)
+
     def remove(self, prefix: str) -> None:
         """See `WorkStore`."""
         shutil.rmtree(self._path(prefix.rstrip("/")), ignore_errors=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `WorkStore`."""
+        root = self.folder / SCRATCH
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            yield Path(folder)
 
     def _path(self, name: str) -> Path:
         return self.folder / inside(name)
@@ -137,11 +178,12 @@ class LocalWork:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes may do one unit (a node thought dead is not): each writes a file of its own.
-        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with self.scratch() as folder:
+            partial = folder / path.name
+            write(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
 
 
 class RemoteWork:
@@ -157,7 +199,8 @@ class RemoteWork:
 
     def names(self, prefix: str) -> list[str]:
         """See `WorkStore`."""
-        return sorted(name for name, _ in self._store.list() if name.startswith(prefix))
+        below = self._store if prefix == "" else ObjectStore(f"{self._store.url}/{prefix}")
+        return sorted(prefix + name for name, _ in below.list())
 
     def exists(self, name: str) -> bool:
         """See `WorkStore`."""
@@ -169,10 +212,21 @@ class RemoteWork:
 
         return pa.ipc.open_file(pa.BufferReader(self._store.read(name))).read_all()
 
-    def publish_table(self, name: str, table: Any) -> None:
+    def rows(self, name: str, begin: int, end: int) -> Any:
+        """See `WorkStore`."""
+        import pyarrow as pa
+
+        reader = pa.ipc.open_file(pa.PythonFile(_RemoteFile(self._store, name), mode="r"))
+        batch_rows = int(reader.schema.metadata[_BATCH_ROWS])
+        first, last = begin // batch_rows, -(-end // batch_rows)
+        batches = [reader.get_batch(number) for number in range(first, last)]
+        table = pa.Table.from_batches(batches, reader.schema)
+        return table.slice(begin - first * batch_rows, end - begin)
+
+    def publish_table(self, name: str, table: Any, *, batch_rows: int | None = None) -> None:
         """See `WorkStore`."""
         buffer = io.BytesIO()
-        _write_table(buffer, table)
+        _write_table(buffer, table, batch_rows)
         self._store.write(name, buffer.getvalue())
 
     def array(self, name: str) -> NDArray[Any]:
@@ -194,14 +248,65 @@ class RemoteWork:
         """See `WorkStore`."""
         self._store.write(name, content)
 
+    def publish_file(self, name: str, path: Path) -> None:
+        """See `WorkStore`."""
+        self._store.write(name, path)
+
+    def copy_to(self, name: str, path: Path) -> None:
+        """See `WorkStore`."""
+        size = self._store.size(name)
+        with path.open("wb") as file:
+            for begin in range(0, size, COPY_BYTES):
+                end = min(begin + COPY_BYTES, size)
+                file.write(self._store.read_range(name, begin, end))
+
     def remove(self, prefix: str) -> None:
         """See `WorkStore`."""
         for name in self.names(prefix):
             self._store.delete(name)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `WorkStore`."""
+        with tempfile.TemporaryDirectory(prefix="braidstream-") as folder:
+            yield Path(folder)
 
-def _write_table(sink: Any, table: Any) -> None:
+
+class _RemoteFile(io.RawIOBase):
+    """An object as a file that can be read at any place, for pyarrow."""
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._size = store.size(name)
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._place + size, self._size)
+        content = self._store.read_range(self._name, self._place, end)
+        self._place = end
+        return content
+
+
+def _write_table(sink: Any, table: Any, batch_rows: int | None) -> None:
     import pyarrow as pa
 
+    table = table.combine_chunks()
+    if batch_rows is not None:
+        table = table.replace_schema_metadata({_BATCH_ROWS: str(batch_rows)})
     with pa.ipc.new_file(sink, table.schema) as out:
-        out.write_table(table)
+        out.write_table(table, max_chunksize=batch_rows)
