@@ -14,6 +14,7 @@ from pipeline.errors import BraidstreamError
 
 COMMANDS = {
     "build": "raw text -> embeddings -> cluster tree -> a corpus folder that streams",
+    "add": "new documents -> the leaves of a corpus that is there, as a new version of it",
     "import": "MDS folders or tar shards, one set per domain -> a corpus, without copying them",
     "push": "copy a corpus to an object store: verified, resumable, manifest last",
     "pull": "copy a corpus from an object store into a folder, the same way",
@@ -21,7 +22,13 @@ COMMANDS = {
     "train": "train a model on a mixture that a mixer steers while training runs",
     "compare": "run a grid of granularities, mixers, targets and seeds; one report",
 }
-EXTRA_OF_COMMAND = {"build": "build", "inspect": "build", "train": "train", "compare": "report"}
+EXTRA_OF_COMMAND = {
+    "build": "build",
+    "add": "build",
+    "inspect": "build",
+    "train": "train",
+    "compare": "report",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
