@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -83,6 +84,10 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # This module keeps the default group of its first import in its functions' defaults. The first optimizer
+    # imports it, and inside a group that group's threads outlive `destroy_process_group`, until they meet the
+    # end of Python, where they can abort a process that has done its work.
+    import_module("torch.distributed.nn.functional")
     # Small decisions travel through main memory with gloo, so that they never wait for the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:

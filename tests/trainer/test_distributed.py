@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 
@@ -79,3 +80,25 @@ def test_a_run_continues_on_another_number_of_ranks(
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
+
+
+def _threads_after_leaving(rank: int, port: int, out: Path) -> None:
+    """Join and leave a group, with an optimizer's first step inside; writes which threads are left."""
+    become_rank(rank, 2, port)
+    with joined_ranks(CPU) as ranks:
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.AdamW([weight])
+        weight.sum().backward()
+        optimizer.step()
+        ranks.sum_tensors([weight.detach()])
+    threads = [path.read_text("utf-8").strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (out / f"rank{rank}").write_text("\n".join(threads), encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """One that did could meet the end of Python and abort a run that was finished."""
+    multiprocessing.spawn(_threads_after_leaving, args=(free_port(), tmp_path), nprocs=2)
+    for rank in range(2):
+        threads = (tmp_path / f"rank{rank}").read_text("utf-8").split("\n")
+        assert not [name for name in threads if "gloo" in name or "tcpstore" in name]
