@@ -42,6 +42,7 @@ from clustering.tokenization import (
 )
 from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree, fit_tree
+from clustering.work_store import LocalWork
 from pipeline.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -136,7 +137,7 @@ class _Build:
         tree = Tree.load(clustered.folder, len(self.config.branching))
         order = _leaf_order(clustered.folder, documents, roles, self.config.seed)
         learned = self.learn_tokens(ingested, targets, documents, roles)
-        tokenizer = CorpusTokenizer.load(learned.folder)
+        tokenizer = CorpusTokenizer.load(LocalWork(self.work.folder))
         tokenized = self.tokenize(ingested, learned, documents, tokenizer)
         tokens = TokenStore(tokenized.folder, tokenizer.dtype)
         packed = self.pack(clustered, tokenized, tokens, order, tokenizer)
@@ -307,7 +308,7 @@ class _Build:
                     tokenizer = train_tokenizer(texts, config.vocab_size)
                 else:
                     tokenizer = bring_tokenizer(config.tokenizer)
-                tokenizer.save(stage.folder)
+                tokenizer.save(LocalWork(self.work.folder))
         return stage
 
     def tokenize(

@@ -12,8 +12,8 @@ class UnitTask(Protocol):
     """The work of one stage, unit by unit.
 
     A picklable value: it carries the work store and options, and loads what is heavy (a model) when it is
-    first called, once per process. A unit reads what earlier stages published, and publishes its output last; doing
-    it twice gives the same bytes.
+    first called, once per process. A unit reads what earlier stages published, and publishes its output
+    last; doing it twice gives the same bytes.
     """
 
     @property

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clustering.packing import Tokens
 from pipeline.manifest import SampleSchema, ShardEntry
+
+INDEX_VERSION = 2
+"""Of the index.json that MDSWriter writes."""
 
 
 class MdsShards:
@@ -29,8 +33,10 @@ class MdsShards:
         schema: SampleSchema,
         samples_per_shard: int,
         advance: Callable[[int], None],
+        *,
+        first_shard: int = 0,
     ) -> None:
-        """See `ShardFormat`; the writer is MDSWriter."""
+        """See `ShardFormat`; the writer is MDSWriter, which numbers from 0."""
         from streaming import MDSWriter
 
         encoding = f"ndarray:{schema.dtype}:{schema.tokens_per_sample}"
@@ -44,12 +50,15 @@ class MdsShards:
                 for row in np.ascontiguousarray(rows, dtype=schema.dtype):
                     writer.write({schema.column: row})
                 advance(len(rows))
+        if first_shard:
+            self._renumber(folder, first_shard)
 
-    def measure(self, corpus: Path, schema: SampleSchema) -> tuple[ShardEntry, ...]:
+    def measure(
+        self, corpus: Path, schema: SampleSchema, *, first_sample: int = 0
+    ) -> tuple[ShardEntry, ...]:
         """See `ShardFormat`."""
-        index = json.loads((corpus / "shards" / self.marker).read_text("utf-8"))
         entries = []
-        for shard in index["shards"]:
+        for shard in self.index(corpus / "shards"):
             raw = shard["raw_data"]
             name = f"shards/{raw['basename']}"
             samples = int(shard["samples"])
@@ -72,3 +81,22 @@ class MdsShards:
                 )
             )
         return tuple(entries)
+
+    def index(self, folder: Path) -> list[Any]:
+        """See `ShardFormat`."""
+        shards: list[Any] = json.loads((folder / self.marker).read_text("utf-8"))["shards"]
+        return shards
+
+    def write_index(self, folder: Path, entries: Iterable[Any]) -> None:
+        """See `ShardFormat`; the form is MDSWriter's."""
+        content = {"version": INDEX_VERSION, "shards": list(entries)}
+        (folder / self.marker).write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+
+    def _renumber(self, folder: Path, first_shard: int) -> None:
+        entries = self.index(folder)
+        for number in reversed(range(len(entries))):
+            raw = entries[number]["raw_data"]
+            path = folder / raw["basename"]
+            raw["basename"] = f"shard.{first_shard + number:05}.mds"
+            path.rename(folder / raw["basename"])
+        self.write_index(folder, entries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -86,12 +85,6 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
-
-
-def peak_memory_bytes() -> int:
-    """Most memory this process has held so far (resident set)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,15 @@ class TarShards:
         schema: SampleSchema,
         samples_per_shard: int,
         advance: Callable[[int], None],
+        *,
+        first_shard: int = 0,
     ) -> None:
         """See `ShardFormat`; the writer is webdataset's, with everything fixed that would differ by run."""
         from webdataset import TarWriter
 
         folder.mkdir(parents=True)
         header = _npy_header(schema.tokens_per_sample, schema.dtype)
-        number = 0
+        number = first_shard * samples_per_shard
         with ExitStack() as opened:
             for rows in samples:
                 for row in np.ascontiguousarray(rows, dtype=schema.dtype):
@@ -65,10 +68,12 @@ class TarShards:
                     number += 1
                 advance(len(rows))
 
-    def measure(self, corpus: Path, schema: SampleSchema) -> tuple[ShardEntry, ...]:
+    def measure(
+        self, corpus: Path, schema: SampleSchema, *, first_sample: int = 0
+    ) -> tuple[ShardEntry, ...]:
         """See `ShardFormat`."""
         header = _npy_header(schema.tokens_per_sample, schema.dtype)
-        entries, number = [], 0
+        entries, number = [], first_sample
         for path in sorted((corpus / "shards").glob("shard.*.tar")):
             content = np.memmap(path, dtype=np.uint8, mode="r")
             members = content[: len(content) // schema.stride_bytes * schema.stride_bytes]
@@ -95,6 +100,13 @@ class TarShards:
             )
             number += samples
         return tuple(entries)
+
+    def index(self, folder: Path) -> list[Any]:
+        """See `ShardFormat`: tars have none."""
+        return []
+
+    def write_index(self, folder: Path, entries: Iterable[Any]) -> None:
+        """See `ShardFormat`: tars have none."""
 
 
 def _key(number: int) -> str:

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import ModelError
+from clustering.work_store import WorkStore
 
+TOKENIZER = "tokenizer/tokenizer.json"
+SPECIAL = "tokenizer/special.json"
 SEPARATOR = "<|endoftext|>"
 PAD = "<|pad|>"
 KNOWN_SEPARATORS = (SEPARATOR, "<|end_of_text|>", "</s>", "<eos>", "<|eot|>", "[SEP]")
@@ -54,19 +57,19 @@ class CorpusTokenizer:
         lengths = np.array([len(i) for i in ids], dtype=np.int64)
         return np.concatenate([np.empty(0, dtype=dtype), *ids]), lengths
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and special.json."""
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+    def save(self, store: WorkStore) -> None:
+        """Publish it as the tokenizer of a build."""
         special = {"separator_id": self.separator_id, "pad_id": self.pad_id, "source": self.source}
-        (folder / "special.json").write_text(json.dumps(special), encoding="utf-8")
+        store.publish(TOKENIZER, self.tokenizer.to_str().encode())
+        store.publish(SPECIAL, json.dumps(special).encode())
 
     @classmethod
-    def load(cls, folder: Path) -> CorpusTokenizer:
-        """Read what `save` wrote."""
+    def load(cls, store: WorkStore) -> CorpusTokenizer:
+        """Read what `save` published."""
         from tokenizers import Tokenizer
 
-        special = json.loads((folder / "special.json").read_text("utf-8"))
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        special = json.loads(store.content(SPECIAL))
+        tokenizer = Tokenizer.from_str(store.content(TOKENIZER).decode())
         # Text that happens to contain "<|endoftext|>" must not become a separator.
         tokenizer.encode_special_tokens = True
         return cls(tokenizer=tokenizer, **special)

@@ -8,14 +8,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from clustering.errors import ModelError
 from clustering.tokenization import CorpusTokenizer, bring_tokenizer, train_tokenizer
+from clustering.work_store import LocalWork
 from tests.clustering.conftest import KINDS, documents_of
 
 TEXTS = [text for kind in KINDS for text in documents_of(kind, 30)]
 
 
 def test_a_trained_tokenizer_gives_back_any_text(tmp_path: Path) -> None:
-    train_tokenizer(TEXTS, 300).save(tmp_path)
-    tokenizer = CorpusTokenizer.load(tmp_path)
+    train_tokenizer(TEXTS, 300).save(LocalWork(tmp_path))
+    tokenizer = CorpusTokenizer.load(LocalWork(tmp_path))
     texts = [*TEXTS[:3], "", "naïve 数学 🚀\n\ttabs", "a<|endoftext|>b<|pad|>c"]
     tokens, lengths = tokenizer.encode(texts)
     assert tokens.dtype == np.uint16
