@@ -355,18 +355,20 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
     options = parser.parse_args()
     size, device = SIZES[options.size], choose_device(options.device)
-    found = Found(options.results)
+    found, began = Found(options.results), time.perf_counter()
     chosen = [each for each in settings(size) if options.only in each.name]
     waiting = [each for each in chosen if not found.has(each)]
     with tempfile.TemporaryDirectory() as folder:
         if waiting:
             bench = Bench(synthetic_corpus(Path(folder) / "corpus", size.text), size, device)
-            agreement = {
-                each.name: bench.agreement(each) for each in waiting
-            }  # at the same weights
+            # Before anything is timed, so that all settings see the same weights.
+            agreement = {each.name: bench.agreement(each) for each in waiting}
         for setting in waiting:
             found.add({**bench.measure(setting), "agreement": agreement[setting.name]})
-            print(f"{time.perf_counter():8.0f}  {' | '.join(_row(found.lines[-1]))}", flush=True)
+            print(
+                f"{time.perf_counter() - began:5.0f} s  {' | '.join(_row(found.lines[-1]))}",
+                flush=True,
+            )
             if options.profile:
                 print(bench.profile(setting), flush=True)
     steps = [line["step_ms"] for line in found.lines]
