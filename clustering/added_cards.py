@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ from clustering.cards import (
 )
 from clustering.keywords import (
     CHARACTERS_PER_DOCUMENT,
+    DOCUMENTS_PER_READ,
+    MAX_DOCUMENTS,
+    MAX_DOCUMENTS_PER_LEAF,
     TERM_PATTERN,
+    Texts,
     class_keywords,
     sum_leaves,
 )
@@ -41,11 +45,12 @@ class Arrivals:
     """What the cards ask about the documents of an addition; arrays are of shape (n,) or (num_leaves,)."""
 
     leaf: NDArray[np.int64]
+    """Ascending; in a leaf, documents are in random order."""
     source: NDArray[np.int32]
     """Index of each document's file in `source_names`."""
     source_names: Sequence[str]
-    texts: Iterator[list[str]]
-    """All texts in the order of `leaf`, some at a time."""
+    texts: Texts
+    """Returns the texts of the documents with the given indices."""
     documents_per_leaf: NDArray[np.int64]
     tokens_per_leaf: NDArray[np.int64]
     samples_per_leaf: NDArray[np.int64]
@@ -102,22 +107,43 @@ def _matrix(corpus: Corpus, name: str) -> Any:
 
 
 def _term_counts(arrivals: Arrivals, terms: Sequence[str], num_leaves: int) -> Any:
-    """float32 CSR (num_leaves, terms) of the new documents."""
+    """float32 CSR (num_leaves, terms) of the new documents, from as many of a leaf as the build takes."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    total = sparse.csr_matrix((num_leaves, len(terms)), dtype=np.float32)
+    shape = (num_leaves, len(terms))
     if not terms:
-        return total
+        return sparse.csr_matrix(shape, dtype=np.float32)
     vectorizer = CountVectorizer(
         token_pattern=TERM_PATTERN, vocabulary=list(terms), dtype=np.float32
     )
-    begin = 0
-    for texts in arrivals.texts:
-        counts = vectorizer.transform([text[:CHARACTERS_PER_DOCUMENT] for text in texts]).tocoo()
-        leaf = arrivals.leaf[begin : begin + len(texts)][counts.row]
-        total += sparse.csr_matrix((counts.data, (leaf, counts.col)), shape=total.shape)
-        begin += len(texts)
-    return total
+    chosen, weight = _counted(arrivals.leaf, num_leaves)
+    portions = []
+    for begin in range(0, len(chosen), DOCUMENTS_PER_READ):
+        documents = chosen[begin : begin + DOCUMENTS_PER_READ]
+        texts = [text[:CHARACTERS_PER_DOCUMENT] for text in arrivals.texts(documents)]
+        counts = vectorizer.transform(texts).tocoo()
+        leaf = arrivals.leaf[documents][counts.row]
+        portion = sparse.csr_matrix((counts.data * weight[leaf], (leaf, counts.col)), shape=shape)
+        portions.append(
+            portion.tocoo()
+        )  # neighbors share leaves, so it is far smaller than the counts
+    rows, columns, values = (
+        np.concatenate([getattr(portion, name) for portion in portions])
+        for name in ("row", "col", "data")
+    )
+    return sparse.csr_matrix((values, (rows, columns)), shape=shape)
+
+
+def _counted(
+    leaf: NDArray[np.int64], num_leaves: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Documents whose terms are counted, ascending, and per leaf for how many each of them stands."""
+    sizes = np.bincount(leaf, minlength=num_leaves)
+    most = MAX_DOCUMENTS // max(1, np.count_nonzero(sizes))
+    most = max(1, min(MAX_DOCUMENTS_PER_LEAF, most))
+    rank = np.arange(len(leaf)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    weight = sizes / np.maximum(1, np.minimum(sizes, most))
+    return np.flatnonzero(rank < most), weight.astype(np.float32)
 
 
 def _source_counts(arrivals: Arrivals, names: Sequence[str], counts: Any) -> tuple[list[str], Any]:

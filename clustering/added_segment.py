@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from pipeline.manifest import Counts, FileEntry, file_entry
 from pipeline.segments import NEW, SegmentFiles
 
 DOCUMENTS_FILE = "tree/documents.parquet"
-_CHUNK_TEXTS = 1_024
 
 
 def write_segment(
@@ -74,7 +73,7 @@ def write_segment(
             leaf=leaf[order],
             source=documents.column("source")[order],
             source_names=source_names,
-            texts=_in_chunks(documents, order),
+            texts=lambda wanted: documents.texts(order[wanted]),
             documents_per_leaf=np.bincount(leaf, minlength=corpus.num_leaves),
             tokens_per_leaf=leaf_tokens - np.bincount(leaf, minlength=corpus.num_leaves),
             samples_per_leaf=np.diff(offsets),
@@ -101,11 +100,6 @@ def write_segment(
         new=[file_entry(folder, f"{NEW}/{name}") for name in cards],
     )
     return files, np.diff(offsets)
-
-
-def _in_chunks(documents: AddedDocuments, order: NDArray[np.int64]) -> Iterator[list[str]]:
-    for begin in range(0, len(order), _CHUNK_TEXTS):
-        yield documents.texts(order[begin : begin + _CHUNK_TEXTS])
 
 
 def _write_provenance(

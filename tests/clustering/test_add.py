@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.sparse import load_npz
 from streaming import StreamingDataset
 
 from clustering import add as add_module
+from clustering import added_cards
 from clustering.add import AddReport, add
 from clustering.add_command import main
 from clustering.add_config import AddConfig
@@ -152,6 +155,24 @@ def test_cards_and_counts_follow(folder: Path, more_texts: Path) -> None:
         named = {source["source"] for card in after for source in card["sources"]}
         assert "more.jsonl" in named
         assert [card["examples"] for card in before] == [card["examples"] for card in after]
+
+
+def test_terms_of_large_leaves_are_counted_on_a_sample(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All documents of a kind repeat its fixed words, so a sample that is scaled up misses none."""
+    before = open_corpus(folder)
+    path = write_lines(tmp_path / "law.jsonl", documents_of("law", 90, seed=11))
+    monkeypatch.setattr(added_cards, "MAX_DOCUMENTS_PER_LEAF", 3)
+    report = added(folder, path)
+    terms = json.loads(before.extra("tree/terms.json") or b"")
+    grown = [
+        load_npz(io.BytesIO(corpus.extra("tree/term_counts.npz") or b""))[
+            :, terms.index("notify")
+        ].sum()
+        for corpus in (before, open_corpus(folder))
+    ]
+    assert grown[1] - grown[0] == pytest.approx(report.documents)
 
 
 @pytest.mark.parametrize("stops_at", ["write_segment", "publish_version"])
