@@ -32,9 +32,20 @@ class InputFile:
         return suffixes[-1] if suffixes else ""
 
     @property
+    def size(self) -> int:
+        """Bytes on disk; 0 of a file that cannot even be looked at, which reading it will report."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
     def identity(self) -> list[Any]:
         """What changes when the file does: name, bytes, time of change in nanoseconds."""
-        stat = self.path.stat()
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return [self.name]
         return [self.name, stat.st_size, stat.st_mtime_ns]
 
 
@@ -51,12 +62,13 @@ def find_inputs(corpus: str) -> list[InputFile]:
         files = [
             InputFile(path=found, name=found.relative_to(path).as_posix())
             for found in path.rglob("*")
-            if found.is_file() and not any(p.startswith(".") for p in found.relative_to(path).parts)
+            if not found.is_dir()
+            and not any(p.startswith(".") for p in found.relative_to(path).parts)
         ]
     else:
         base = _fixed_folder(path)
         pattern = path.relative_to(base).as_posix()
-        found = [p for p in base.glob(pattern) if p.is_file()] if pattern != "." else []
+        found = [p for p in base.glob(pattern) if not p.is_dir()] if pattern != "." else []
         files = [InputFile(path=p, name=p.relative_to(base).as_posix()) for p in found]
     known = sorted((f for f in files if f.suffix in SUFFIXES), key=lambda f: f.name)
     if known:

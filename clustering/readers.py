@@ -1,7 +1,9 @@
 """Read documents out of files: JSON Lines, Parquet, plain text, WebDataset tars.
 
-One document at a time, never a whole file in memory. Whatever is broken is reported with file, line, rule
-and remedy; `BadInput` decides whether that ends the build or is counted and skipped.
+One document at a time, never a whole file in memory, and no document beyond `MAX_DOCUMENT_BYTES`: a file that
+unpacks to one endless line costs time, not memory. Whatever is broken is reported with file, line, rule
+and remedy; `BadInput` decides whether that ends the build or is counted and skipped. Nothing is ever
+unpacked to disk.
 """
 
 from __future__ import annotations
@@ -9,31 +11,37 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import stat
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from clustering.errors import InputError
 from clustering.inputs import PLAIN_SUFFIXES, InputFile
-from clustering.records import BadInput, Document, TextColumn
+from clustering.records import BadInput, Columns, Document
+
+MAX_DOCUMENT_BYTES = 64 * 2**20
+"""A line, a text file, a value or a member of a tar that is longer is bad input."""
+DRAIN_BYTES = 2**20
 
 
 def read_documents(
-    file: InputFile, *, text_column: str | None, bad: BadInput
+    file: InputFile, *, text_column: str | None, id_column: str | None = None, bad: BadInput
 ) -> Iterator[Document]:
     """Yield the documents of one file in order.
 
     Args:
         file: The file.
         text_column: Column with the text; None detects it from the file's first record.
-        bad: Decides about lines and files that cannot be read.
+        id_column: Column with what documents are called; None leaves them without.
+        bad: Decides about documents and files that cannot be read.
 
     Raises:
-        InputError: The text column cannot be found (always), or bad input (when `bad` says fail).
+        InputError: Bad input, when `bad` says fail.
     """
-    column = TextColumn(file.name, text_column)
-    reader: Callable[[InputFile, TextColumn, BadInput], Iterator[Document]]
+    columns = Columns(file.name, text_column, id_column)
+    reader: Callable[[InputFile, Columns, BadInput], Iterator[Document]]
     if file.suffix == ".parquet":
         reader = _read_parquet
     elif file.suffix == ".tar":
@@ -43,28 +51,43 @@ def read_documents(
     else:
         reader = _read_lines
     try:
-        yield from reader(file, column, bad)
+        if not stat.S_ISREG(file.path.stat().st_mode):
+            bad.report(
+                file.name, "is no regular file.", "Pipes and devices are not read: remove it."
+            )
+            return
+        yield from reader(file, columns, bad)
+    except InputError as error:
+        if bad.action == "fail":
+            raise
+        bad.count(str(error))  # the rest of the file, because of its columns
     except (OSError, EOFError, zlib.error) as error:
         bad.report(
             file.name,
             f"cannot be read to its end ({type(error).__name__}: {error}).",
-            "The file is damaged or cut short: fetch it again, or remove it.",
+            "Check that it is complete and readable: fetch it again, or remove it.",
         )
 
 
-def _read_lines(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_lines(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
     with _open(file.path) as stream:
-        for row, line in enumerate(stream, start=1):
+        for row, line in enumerate(_lines(stream), start=1):
+            where = f"{file.name}, line {row}"
+            if line is None:
+                bad.report(where, *_TOO_LONG)
+                continue
             if not line.strip():
                 continue
-            where = f"{file.name}, line {row}"
             try:
                 record = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # no JSON, no Unicode, a number without end
                 bad.report(
                     where,
-                    f"is no JSON ({error}).",
-                    "Every line must be one JSON object: correct the line.",
+                    f"is no JSON ({str(error)[:200]}).",
+                    "Every line must be one JSON object in UTF-8: correct the line.",
                 )
                 continue
             if not isinstance(record, dict):
@@ -74,56 +97,90 @@ def _read_lines(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[
                     "Every line must be one JSON object: write one record per line.",
                 )
                 continue
-            text = column.text_of(record, where, bad)
-            if text is not None:
-                yield Document(text=text, row=row)
+            document = columns.document_of(record, row, where, bad)
+            if document is not None:
+                yield document
 
 
-def _read_plain(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
+_TOO_LONG = (
+    f"is longer than {MAX_DOCUMENT_BYTES:,} bytes.",
+    "A document may not be: cut it into several.",
+)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long, which is passed over without being held."""
+    while line := stream.readline(MAX_DOCUMENT_BYTES):
+        if len(line) < MAX_DOCUMENT_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        del line
+        while (rest := stream.readline(DRAIN_BYTES)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def _read_plain(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
     with _open(file.path) as stream:
-        content = stream.read()
+        content = stream.read(MAX_DOCUMENT_BYTES + 1)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        bad.report(file.name, *_TOO_LONG)
+        return
+    identity = None if columns.identity is None else file.name
     try:
-        yield Document(text=content.decode("utf-8"), row=1)
+        yield Document(text=content.decode("utf-8-sig"), row=1, id=identity)
     except UnicodeDecodeError as error:
         bad.report(
             file.name, f"is no UTF-8 text ({error}).", "Text files must be UTF-8: convert the file."
         )
 
 
-def _read_parquet(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_parquet(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    row = 0
     try:
-        parquet = pq.ParquetFile(file.path)
-    except pa.ArrowInvalid as error:
+        with pq.ParquetFile(file.path) as parquet:
+            schema = parquet.schema_arrow
+            textual = [f.name for f in schema if _holds_strings(f.type)]
+            name = columns.choose(schema.names, textual)
+            if name not in textual:
+                raise InputError(
+                    f"{file.name}: column {name!r} is of type {schema.field(name).type}; the text "
+                    f"column must hold strings. Columns that do: {', '.join(textual) or '(none)'}."
+                )
+            wanted = [name] if columns.identity is None else [name, columns.identity]
+            for batch in parquet.iter_batches(batch_size=1_024, columns=wanted):
+                for place in range(batch.num_rows):
+                    row += 1
+                    document = _parquet_row(batch, place, row, columns, file, bad)
+                    if document is not None:
+                        yield document
+    except pa.ArrowException as error:
         bad.report(
-            file.name,
-            f"is no Parquet file ({error}).",
+            f"{file.name}, after record {row}",
+            f"is no readable Parquet file ({str(error)[:200]}).",
             "The file is damaged: fetch or write it again.",
         )
-        return
-    with parquet:
-        schema = parquet.schema_arrow
-        textual = [f.name for f in schema if _holds_strings(f.type)]
-        name = column.choose(schema.names, textual)
-        if name not in textual:
-            raise InputError(
-                f"{file.name}: column {name!r} is of type {schema.field(name).type}; the text column must "
-                f"hold strings. Columns that do: {', '.join(textual) or '(none)'}."
-            )
-        row = 0
-        try:
-            for batch in parquet.iter_batches(batch_size=1_024, columns=[name]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield Document(text=text or "", row=row)
-        except pa.ArrowInvalid as error:
-            bad.report(
-                f"{file.name}, after record {row}",
-                f"cannot be read ({error}).",
-                "The file is damaged: fetch or write it again.",
-            )
+
+
+def _parquet_row(
+    batch: Any, place: int, row: int, columns: Columns, file: InputFile, bad: BadInput
+) -> Document | None:
+    where = f"{file.name}, record {row}"
+    try:
+        record = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError as error:
+        bad.report(
+            where, f"is no UTF-8 text ({error}).", "Text must be UTF-8: write the file again."
+        )
+        return None
+    document = columns.document_of(record, row, where, bad)
+    if document is not None and len(document.text) > MAX_DOCUMENT_BYTES:
+        bad.report(where, *_TOO_LONG)
+        return None
+    return document
 
 
 def _holds_strings(kind: Any) -> bool:
@@ -136,28 +193,51 @@ def _holds_strings(kind: Any) -> bool:
     )
 
 
-def _read_tar(file: InputFile, column: TextColumn, bad: BadInput) -> Iterator[Document]:
+def _read_tar(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
     """Samples as webdataset groups them: text in a field named like a text column, or inside `.json`."""
     import tarfile
 
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
-    with _open(file.path) as stream:
-        samples = group_by_keys(tar_file_expander([{"url": file.name, "stream": stream}]))
-        row = 0
-        try:
-            for row, sample in enumerate(samples, start=1):
-                where = f"{file.name}, sample {sample['__key__']!r}"
-                record = _tar_record(sample, where, bad)
-                text = None if record is None else column.text_of(record, where, bad)
-                if text is not None:
-                    yield Document(text=text, row=row)
-        except (tarfile.TarError, ValueError) as error:
-            bad.report(
-                f"{file.name}, after sample {row}",
-                f"is no readable tar ({error.args[0] if error.args else error}).",
-                "The file is damaged: fetch or write it again.",
-            )
+    row = 0
+    try:
+        for row, sample in enumerate(group_by_keys(_tar_members(file, bad)), start=1):
+            where = f"{file.name}, sample {sample['__key__']!r}"
+            record = _tar_record(sample, where, bad)
+            if record is not None:
+                if columns.identity == "__key__":
+                    record["__key__"] = sample["__key__"]
+                document = columns.document_of(record, row, where, bad)
+                if document is not None:
+                    yield document
+    except (tarfile.TarError, ValueError) as error:
+        bad.report(
+            f"{file.name}, after sample {row}",
+            f"is no readable tar ({error.args[0] if error.args else error}).",
+            "The file is damaged: fetch or write it again.",
+        )
+
+
+def _tar_members(file: InputFile, bad: BadInput) -> Iterator[dict[str, Any]]:
+    """The regular members of a tar, in order, as webdataset's grouping takes them."""
+    import tarfile
+
+    with _open(file.path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            where = f"{file.name}, member {member.name[:200]!r}"
+            name = PurePosixPath(member.name)
+            if member.isdir():
+                continue
+            if name.is_absolute() or ".." in name.parts:
+                bad.report(where, "has a name that leads outside.", "Write the tar again.")
+            elif not member.isfile():
+                bad.report(where, "is a link or a device.", "Only regular files are read.")
+            elif member.size > MAX_DOCUMENT_BYTES:
+                bad.report(where, *_TOO_LONG)
+            else:
+                content = tar.extractfile(member)
+                assert content is not None, "regular members have content"
+                yield {"fname": member.name, "data": content.read(), "__url__": file.name}
 
 
 def _tar_record(sample: dict[str, Any], where: str, bad: BadInput) -> dict[str, Any] | None:
@@ -172,11 +252,13 @@ def _tar_record(sample: dict[str, Any], where: str, bad: BadInput) -> dict[str, 
                 record.update(parsed if isinstance(parsed, dict) else {})
             else:
                 record[name] = value.decode("utf-8")
-        except json.JSONDecodeError as error:
-            bad.report(where, f"its .json is no JSON ({error}).", "Write the sample again.")
-            return None
         except UnicodeDecodeError:
             record[name] = value  # an image or the like: not text, and nobody has asked for it yet
+        except (ValueError, RecursionError) as error:
+            bad.report(
+                where, f"its .json is no JSON ({str(error)[:200]}).", "Write the sample again."
+            )
+            return None
     return record
 
 

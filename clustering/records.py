@@ -21,6 +21,10 @@ TEXT_COLUMNS = (
 """Names tried, in this order, when no text column is given."""
 
 
+MAX_EXAMPLES = 5
+"""Messages about skipped input that are kept; all are counted."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
     """One document as it was found."""
@@ -28,6 +32,8 @@ class Document:
     text: str
     row: int
     """Line (JSON Lines) or record (other kinds) of its file, counted from 1."""
+    id: str | None = None
+    """What the input calls it, where an id column was asked for."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,21 +52,29 @@ class BadInput:
             raise InputError(
                 f"{message} {remedy} Or pass --on-bad-input skip to leave such input out."
             )
+        self.count(message)
+
+    def count(self, message: str) -> None:
+        """Count a case that is skipped."""
         self.skipped += 1
-        if len(self.examples) < 5:
+        if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(message)
 
 
-class TextColumn:
-    """Finds the text in a record; settles on a column at the first one."""
+class Columns:
+    """Finds the text, and the id where one is asked for, in a record; settles on the text's column once."""
 
-    def __init__(self, file_name: str, name: str | None) -> None:
+    def __init__(self, file_name: str, text: str | None, identity: str | None) -> None:
         self.file_name = file_name
-        self.name = name
+        self.text = text
+        self.identity = identity
 
     def choose(self, columns: Sequence[str], textual: Sequence[str]) -> str:
-        """Settle on a column, given all columns and those that hold strings."""
-        if self.name is None:
+        """Settle on the text's column, given all columns and those that hold strings.
+
+        Raises `InputError` when there is none, or when the id's is missing.
+        """
+        if self.text is None:
             candidates = [c for c in TEXT_COLUMNS if c in textual]
             if not candidates and len(textual) == 1:
                 candidates = list(textual)
@@ -70,45 +84,73 @@ class TextColumn:
                     f"{', '.join(columns) or '(none)'}; tried {', '.join(TEXT_COLUMNS)}. "
                     "Name it with --text-column."
                 )
-            self.name = candidates[0]
-        elif self.name not in columns:
-            raise InputError(
-                f"{self.file_name}: has no column {self.name!r}, which --text-column asks for. "
-                f"Its columns are {', '.join(columns) or '(none)'}."
-            )
-        return self.name
+            self.text = candidates[0]
+        for option, name in (("--text-column", self.text), ("--id-column", self.identity)):
+            if name is not None and name not in columns:
+                raise InputError(
+                    f"{self.file_name}: has no column {name!r}, which {option} asks for. "
+                    f"Its columns are {', '.join(columns) or '(none)'}."
+                )
+        return self.text
 
-    def text_of(self, record: dict[str, Any], where: str, bad: BadInput) -> str | None:
-        """The text of a record; None after a bad one. A null text is an empty document."""
-        if self.name is None:
-            self.choose(list(record), [k for k, v in record.items() if isinstance(v, str)])
-        assert self.name is not None
-        if self.name not in record:
+    def document_of(
+        self, record: dict[str, Any], row: int, where: str, bad: BadInput
+    ) -> Document | None:
+        """The document in a record; None after a bad one. A null text is an empty document."""
+        if self.text is None:
+            try:
+                self.choose(list(record), [k for k, v in record.items() if isinstance(v, str)])
+            except InputError as error:
+                bad.report(where, str(error), "Correct the record.")
+                return None
+        assert self.text is not None
+        text = self._value(record, self.text, "--text-column", where, bad)
+        if text is None:
+            return None
+        if self.identity is None:
+            return _checked(Document(text=text, row=row), where, bad)
+        identity = self._value(record, self.identity, "--id-column", where, bad)
+        return (
+            None
+            if identity is None
+            else _checked(Document(text=text, row=row, id=identity), where, bad)
+        )
+
+    def _value(
+        self, record: dict[str, Any], name: str, option: str, where: str, bad: BadInput
+    ) -> str | None:
+        if name not in record:
             columns = ", ".join(map(str, record)) or "(none)"
             bad.report(
                 where,
-                f"has no column {self.name!r}; its columns are {columns}.",
-                "Every record needs the text column: correct the record, or name another --text-column.",
+                f"has no column {name!r}; its columns are {columns[:200]}.",
+                f"Every record needs it: correct the record, or name another {option}.",
             )
             return None
-        value = record[self.name]
-        if value is None:
+        value = record[name]
+        if option == "--id-column" and isinstance(value, int):
+            return str(value)
+        if value is None and option == "--text-column":
             return ""
         if not isinstance(value, str):
             bad.report(
                 where,
-                f"column {self.name!r} holds {type(value).__name__} ({str(value)[:40]!r}), not text.",
-                "The text column must hold strings: correct the record, or name another --text-column.",
-            )
-            return None
-        if not _is_unicode(value):
-            bad.report(
-                where,
-                f"column {self.name!r} holds half of a surrogate pair, which is no character.",
-                "Text must be valid Unicode: correct the record.",
+                f"column {name!r} holds {type(value).__name__} ({str(value)[:40]!r}), not text.",
+                f"The column must hold strings: correct the record, or name another {option}.",
             )
             return None
         return value
+
+
+def _checked(document: Document, where: str, bad: BadInput) -> Document | None:
+    if not all(_is_unicode(text) for text in (document.text, document.id or "")):
+        bad.report(
+            where,
+            "its text or id holds half of a surrogate pair, which is no character.",
+            "Text must be valid Unicode: correct the record.",
+        )
+        return None
+    return document
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,0 +1,161 @@
+"""From files to unique documents with roles, in the work store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clustering import reading
+from clustering.document_parts import DocumentParts
+from clustering.document_roles import CORPUS, DROPPED, HELDOUT, TARGET, DocumentRoles, assign_roles
+from clustering.duplicates import find_duplicates
+from clustering.errors import BuildError
+from clustering.external_sort import ExternalSort
+from clustering.inputs import find_inputs
+from clustering.keyed_hash import text_digest
+from clustering.reading import ReadOptions, ReadTask, finish_reading, publish_files
+from clustering.smallest_keys import SmallestKeys
+from clustering.work_store import LocalWork
+
+RECORD = np.dtype([("a", "<u8"), ("b", "<i8")])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 5), max_size=400),
+    limit=st.integers(1, 50),
+    portion=st.integers(1, 90),
+)
+def test_external_sort_is_sort(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int], limit: int, portion: int
+) -> None:
+    records = np.zeros(len(values), dtype=RECORD)
+    records["a"], records["b"] = values, np.arange(len(values))[::-1]
+    ascending = ExternalSort(
+        tmp_path_factory.mktemp("sort"), RECORD, memory_bytes=limit * RECORD.itemsize
+    )
+    for begin in range(0, len(records), portion):
+        ascending.add(records[begin : begin + portion])
+    chunks = list(ascending.chunks())
+    found = np.concatenate([np.empty(0, dtype=RECORD), *chunks])
+    assert (found == np.sort(records)).all()
+    runs = -(-len(values) // limit)
+    # Where a run holds fewer records than there are runs, a sample of every record is the finest cut.
+    assert all(len(chunk) <= max(limit, 4 * runs) for chunk in chunks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(keys=st.lists(st.integers(0, 9), max_size=60), count=st.integers(0, 20))
+def test_smallest_keys(keys: list[int], count: int) -> None:
+    found = SmallestKeys(count)
+    numbers = np.array(keys, dtype=np.uint64)
+    for begin in range(0, len(keys), 7):
+        found.add(numbers[begin : begin + 7], np.arange(begin, min(begin + 7, len(keys))))
+    assert found.documents().tolist() == np.argsort(numbers, kind="stable")[:count].tolist()
+
+
+def read(
+    folder: Path, work: Path, *, part_documents: int = 3, id_column: str | None = None
+) -> DocumentParts:
+    store = LocalWork(work)
+    units = publish_files(store, "read", find_inputs(str(folder)))
+    options = ReadOptions(
+        text_column=None, id_column=id_column, on_bad_input="fail", part_documents=part_documents
+    )
+    task = ReadTask(store=store, prefix="read", options=options)
+    for unit in reversed(range(units)):
+        task(unit)
+    finish_reading(store, "read", units)
+    return DocumentParts(store)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files; `b` and `d` come twice, once in another file."""
+    texts = {"one": "abcb", "three": "ghi", "two": "defd"}
+    (tmp_path / "in").mkdir()
+    for name, letters in texts.items():
+        lines = [json.dumps({"text": f"text {c}", "name": f"{name} {c}"}) for c in letters]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("\n".join([*lines, '{"text": " "}']))
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 10**6])
+def test_documents_are_numbered_through_the_files(
+    tmp_path: Path, folder: Path, unit_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "UNIT_BYTES", unit_bytes)
+    documents = read(folder, tmp_path / "work")
+    order = "abcbghidefd"
+    assert documents.texts(np.arange(len(documents))) == [f"text {c}" for c in order]
+    assert documents.texts(np.array([10, 0, 4])) == ["text d", "text a", "text g"]
+    digests = np.concatenate([documents.digests(part) for part in range(documents.num_parts)])
+    assert [row.tobytes() for row in digests] == [text_digest(f"text {c}") for c in order]
+    assert documents.ids(0)[0] == "one.jsonl:1"
+    assert (np.diff(documents.part_offsets) <= 3).all()
+
+
+def test_ids_come_from_a_column(tmp_path: Path, folder: Path) -> None:
+    for path in folder.iterdir():
+        path.write_text(path.read_text().rsplit("\n", 1)[0])
+    documents = read(folder, tmp_path / "work", id_column="name")
+    assert documents.ids(0) == ["one a", "one b", "one c"]
+
+
+def test_the_first_of_equal_texts_stays_and_is_counted(tmp_path: Path, folder: Path) -> None:
+    documents = read(folder, tmp_path / "work")
+    store = LocalWork(tmp_path / "work")
+    facts = find_duplicates(store, documents, max_documents=None, seed=0)
+    roles = DocumentRoles(store, documents.part_offsets)
+    copies = np.concatenate([roles.copies(part) for part in range(documents.num_parts)])
+    assert copies.tolist() == [1, 2, 1, 0, 1, 1, 1, 2, 1, 1, 0]
+    assert facts == {"duplicates": 2, "remain": 9}
+
+
+def test_a_sample_keeps_counts_and_follows_the_texts(tmp_path: Path, folder: Path) -> None:
+    documents = read(folder, tmp_path / "work")
+    store = LocalWork(tmp_path / "work")
+    facts = find_duplicates(store, documents, max_documents=4, seed=3)
+    copies = store.array("dedupe/copies.npy")
+    assert facts["remain"] == np.count_nonzero(copies) == 4
+    renamed = tmp_path / "again"
+    renamed.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+        (renamed / f"{number}.jsonl").write_bytes(path.read_bytes())
+    again = read(renamed, tmp_path / "work2")
+    other = LocalWork(tmp_path / "work2")
+    find_duplicates(other, again, max_documents=4, seed=3)
+    chosen = documents.texts(np.flatnonzero(copies))
+    assert set(chosen) == set(again.texts(np.flatnonzero(other.array("dedupe/copies.npy"))))
+
+
+def test_roles(tmp_path: Path, folder: Path) -> None:
+    documents = read(folder, tmp_path / "work")
+    store = LocalWork(tmp_path / "work")
+    find_duplicates(store, documents, max_documents=None, seed=0)
+    target = np.frombuffer(text_digest("text g") + text_digest("text z"), dtype="<u8")
+    facts = assign_roles(store, documents, target.reshape(-1, 2), heldout_share=0.25, seed=0)
+    assert facts == {"corpus": 6, "heldout": 2, "in_targets": 1}
+    role = store.array("roles/role.npy")
+    assert role[4] == TARGET
+    assert (role[[3, 10]] == DROPPED).all()
+    assert np.flatnonzero(role == HELDOUT).tolist() == sorted(store.array("roles/heldout.npy"))
+    roles = DocumentRoles(store, documents.part_offsets)
+    rows = [
+        roles.corpus(part) + documents.part_offsets[part] for part in range(documents.num_parts)
+    ]
+    assert np.concatenate(rows).tolist() == np.flatnonzero(role == CORPUS).tolist()
+
+
+def test_nothing_left_for_the_corpus(tmp_path: Path, folder: Path) -> None:
+    documents = read(folder, tmp_path / "work")
+    store = LocalWork(tmp_path / "work")
+    find_duplicates(store, documents, max_documents=None, seed=0)
+    everything = np.concatenate([documents.digests(part) for part in range(documents.num_parts)])
+    with pytest.raises(BuildError, match="no document is left for the corpus: of 9 unique"):
+        assign_roles(store, documents, everything, heldout_share=0.1, seed=0)
