@@ -85,8 +85,9 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # This module keeps the default group of its first import in its functions' defaults. The first optimizer
-    # imports it, and inside a group that group's threads outlive `destroy_process_group`, until they meet the
-    # end of Python, where they can abort a process that has done its work.
+    # imports it; inside a group, that group's threads would outlive `destroy_process_group`. One that lets go
+    # of a tensor needs Python for it, and where Python is ending by then, that aborts a process whose work is
+    # done.
     import_module("torch.distributed.nn.functional")
     # Small decisions travel through main memory with gloo, so that they never wait for the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
