@@ -109,16 +109,35 @@ def load_embedder(
     Raises:
         ModelError: The model, or a package it needs, is not here; says what to install or pass.
     """
-    if choice.is_static:
-        folder = cache / "static-model"
-        if not folder.is_dir():
-            distill(_load("minilm", choice, choose_device(device)), sample(), folder)
-        on_cpu = EmbedderChoice(model=str(folder), dtype="float32", backend="torch")
-        return _SentenceTransformer(
-            _load(str(folder), on_cpu, "cpu"), f"static from {MINILM_HUB_NAME}"
-        )
-    model = _load(choice.model, choice, choose_device(device))
-    return _SentenceTransformer(model, _display_name(choice.model))
+    folder = cache / "static-model"
+    if choice.is_static and not folder.is_dir():
+        distill_static(choice, device=device, texts=sample(), folder=folder)
+    return open_embedder(choice, device=device, static_folder=folder)
+
+
+def open_embedder(choice: EmbedderChoice, *, device: str, static_folder: Path) -> Embedder:
+    """Load the chosen model; the static one from `static_folder`, where `distill_static` left it.
+
+    Raises:
+        ModelError: The model, or a package it needs, is not here; says what to install or pass.
+    """
+    if not choice.is_static:
+        model = _load(choice.model, choice, choose_device(device))
+        return _SentenceTransformer(model, _display_name(choice.model))
+    on_cpu = EmbedderChoice(model=str(static_folder), dtype="float32", backend="torch")
+    model = _load(str(static_folder), on_cpu, "cpu")
+    return _SentenceTransformer(model, f"static from {MINILM_HUB_NAME}")
+
+
+def distill_static(
+    choice: EmbedderChoice, *, device: str, texts: Sequence[str], folder: Path
+) -> None:
+    """Distil MiniLM to a static model, centered on `texts`.
+
+    Raises:
+        ModelError: MiniLM, or a package it needs, is not here; says what to install or pass.
+    """
+    distill(_load("minilm", choice, choose_device(device)), texts, folder)
 
 
 def minilm_location() -> str:
@@ -143,6 +162,7 @@ class _SentenceTransformer:
 
     def __init__(self, model: Any, name: str) -> None:
         self._name = name
+        self._dimensions: int = model.get_embedding_dimension()
         self._vectors = TransformerEmbedder(model).embed if can_drive(model) else _encode(model)
 
     @property
@@ -150,6 +170,8 @@ class _SentenceTransformer:
         return self._name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not texts:
+            return np.empty((0, self._dimensions), dtype=np.float32)
         vectors = self._vectors(texts)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         # A static model gives zero to a text without a known token: any fixed direction will do for it.

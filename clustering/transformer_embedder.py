@@ -74,14 +74,12 @@ class TransformerEmbedder:
         self._batch_tokens = numbers // model[0].get_embedding_dimension()
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed n texts: float32 (n, dim), as the model leaves them.
+        """Embed n texts, n >= 1: float32 (n, dim), as the model leaves them.
 
         Batches follow from the texts alone, so the same texts give the same bits on the same hardware.
         """
         import torch
 
-        if not texts:
-            return np.empty((0, self._model.get_embedding_dimension()), dtype=np.float32)
         order, vectors = [], []
         windows = [texts[begin : begin + WINDOW] for begin in range(0, len(texts), WINDOW)]
         with torch.inference_mode():

@@ -93,3 +93,9 @@ def test_bfloat16_is_torch_only() -> None:
     assert choose_dtype("float32", "cpu", "torch") == "float32"
     with pytest.raises(ModelError, match="--backend torch"):
         choose_dtype("bfloat16", "cpu", "onnx")
+
+
+@pytest.mark.parametrize("name", ["minilm", "static"])
+def test_no_text_gives_no_vector(name: str, request: pytest.FixtureRequest) -> None:
+    embedder: Embedder = request.getfixturevalue(name)
+    assert embedder.embed([]).shape == (0, embedder.embed(["x"]).shape[1])

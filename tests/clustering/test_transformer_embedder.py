@@ -55,10 +55,6 @@ def test_the_same_texts_give_the_same_bits(model: Any) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_no_text_gives_no_vector(model: Any) -> None:
-    assert TransformerEmbedder(model).embed([]).shape == (0, 384)
-
-
 @pytest.mark.parametrize("what", ["prompt left out of the mean", "slow tokenizer", "cut vectors"])
 def test_models_with_steps_of_their_own_are_left_to_encode(
     model: Any, what: str, monkeypatch: pytest.MonkeyPatch
