@@ -330,7 +330,8 @@ def _unit(piece: _Piece, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         row = piece.begin_in_file + int(rows[bad[0]])
         raise InputError(
             f"{piece.file.name}: the vector in row {row} has the norm {norms[bad[0], 0]}, and "
-            f"{len(bad) - 1:,} more near it are zero or not finite; a vector must point somewhere. Embed these documents again."
+            f"{len(bad) - 1:,} more near it are zero or not finite; a vector must point somewhere. "
+            "Embed these documents again."
         )
     unit: NDArray[np.float16] = (vectors / norms).astype(np.float16)
     return unit
