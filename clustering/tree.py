@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.descent import NumpyDescent
 from clustering.merge_order import SiblingOrder, order_siblings, split_order
 
 FIT_DOCUMENTS_PER_CHILD = 2_048
@@ -58,29 +59,35 @@ class Tree:
 
     def leaf_bounds(self, level: int) -> NDArray[np.int64]:
         """int64 (k+1,): domain i of `level` owns leaves [bounds[i], bounds[i+1])."""
-        return _leaf_bounds(self.parents)[level]
+        return leaf_bounds_per_level(self.parents)[level]
 
     def assign(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Leaf of each vector: float32 (n, dim), unit norm -> int64 (n,)."""
-        node = np.zeros(len(vectors), dtype=np.int64)
-        for centroids, parents in zip(self.centroids, self.parents, strict=True):
-            first_child = np.searchsorted(parents, np.arange(parents[-1] + 2))
-            child = np.empty_like(node)
-            for parent in np.unique(node):
-                here = np.flatnonzero(node == parent)
-                low, high = first_child[parent], first_child[parent + 1]
-                child[here] = low + _nearest(vectors[here], centroids[low:high])[0]
-            node = child
-        return node
+        return NumpyDescent(self.centroids, self.parents)(vectors)[0]
 
-    def save(self, folder: Path) -> list[str]:
-        """Write the arrays into `folder`; returns the file names."""
-        arrays: dict[str, NDArray[np.generic]] = {"split_order.npy": self.split_order}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What it is stored as, by file name."""
+        arrays: dict[str, NDArray[Any]] = {"split_order.npy": self.split_order}
         for level, (centroids, parents) in enumerate(
             zip(self.centroids, self.parents, strict=True), start=1
         ):
             arrays[f"centroids.level{level}.npy"] = centroids
             arrays[f"parents.level{level}.npy"] = parents
+        return arrays
+
+    @classmethod
+    def of(cls, array: Callable[[str], NDArray[Any]], num_levels: int) -> Tree:
+        """The tree of these `arrays`, by file name; `num_levels` counts those below the root."""
+        levels = range(1, num_levels + 1)
+        return cls(
+            centroids=tuple(array(f"centroids.level{level}.npy") for level in levels),
+            parents=tuple(array(f"parents.level{level}.npy") for level in levels),
+            split_order=array("split_order.npy"),
+        )
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the arrays into `folder`; returns the file names."""
+        arrays = self.arrays()
         for name, array in arrays.items():
             np.save(folder / name, array)
         return sorted(arrays)
@@ -88,12 +95,7 @@ class Tree:
     @classmethod
     def load(cls, folder: Path, num_levels: int) -> Tree:
         """Read what `save` wrote; `num_levels` counts those below the root."""
-        levels = range(1, num_levels + 1)
-        return cls(
-            centroids=tuple(np.load(folder / f"centroids.level{level}.npy") for level in levels),
-            parents=tuple(np.load(folder / f"parents.level{level}.npy") for level in levels),
-            split_order=np.load(folder / "split_order.npy"),
-        )
+        return cls.of(lambda name: np.load(folder / name), num_levels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +163,7 @@ def fit_tree(
         centroids_per_level.append(centroids)
         siblings_per_level.append(siblings)
         node = child
-    leaf_bounds = _leaf_bounds(parents_per_level)
+    leaf_bounds = leaf_bounds_per_level(parents_per_level)
     tree = Tree(
         centroids=tuple(centroids_per_level),
         parents=tuple(parents_per_level),
@@ -236,7 +238,7 @@ def _unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return unit
 
 
-def _leaf_bounds(parents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+def leaf_bounds_per_level(parents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
     """Leaf bounds of every level, root included, from the parents of the levels below it."""
     bounds = [np.arange(len(parents[-1]) + 1, dtype=np.int64)]
     for parents_of_level in reversed(parents):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from clustering.merge_order import order_siblings, split_order
-from clustering.tree import Tree, _leaf_bounds
+from clustering.tree import Tree, leaf_bounds_per_level
 
 
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -43,7 +43,7 @@ def trees(draw: st.DrawFn) -> Tree:
         siblings.append([order_siblings(unit_rows(rng, int(count))) for count in children])
         parents.append(np.repeat(np.arange(domains), children))
         domains = int(children.sum())
-    bounds = _leaf_bounds(parents)
+    bounds = leaf_bounds_per_level(parents)
     centroids = tuple(unit_rows(rng, len(p)) for p in parents)
     order = split_order(siblings, bounds[1:])
     return Tree(centroids=centroids, parents=tuple(parents), split_order=order)
