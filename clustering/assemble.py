@@ -1,44 +1,48 @@
-"""The last stage: everything of a corpus folder beside the shards, described in one manifest."""
+"""The last stage: the files of the work store become a corpus folder, described in one manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering import corpus_files as files
+from clustering.assignment import assigned_name
 from clustering.baseline import write_baseline
 from clustering.cards import write_cards
+from clustering.document_parts import DocumentParts
+from clustering.document_roles import DocumentRoles
 from clustering.documents import DocumentStore
+from clustering.embed_task import STATIC_MODEL
 from clustering.packing import leaf_of_blocks, leaf_offsets_of
-from clustering.roles import Roles
-from clustering.shards import measure_shards, write_block_checksums
+from clustering.shard_plan import LEAF_DOCUMENTS, LEAF_TOKENS, UNITS
+from clustering.shard_units import ShardOptions, blocks_name, documents_name, unit_name
+from clustering.shards import SHARD_FORMATS, save_block_checksums
+from clustering.stages import published
 from clustering.targets import leaf_histogram
+from clustering.token_parts import flat_tokens, token_lists
 from clustering.tokenization import CorpusTokenizer
-from clustering.tokens import TokenStore, tokenize_documents
 from clustering.tree import Tree
+from clustering.work_store import WorkStore
 from pipeline.blocks import whole_samples
-from pipeline.manifest import Counts, Manifest, SampleSchema, TargetEntry, file_entry
+from pipeline.manifest import Counts, Manifest, ShardEntry, TargetEntry, file_entry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ingredients:
     """What the earlier stages made."""
 
-    documents: DocumentStore
-    roles: Roles
-    order: files.LeafOrder
+    store: WorkStore
+    documents: DocumentParts
+    roles: DocumentRoles
     tree: Tree
-    tokens: TokenStore
     tokenizer: CorpusTokenizer
-    schema: SampleSchema
-    shard_format: str
-    """A key of `SHARD_FORMATS`."""
-    block_bytes: int
-    """Size that blocks aim at."""
+    shards: ShardOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,123 +50,161 @@ class TargetFiles:
     """What the earlier stages made of one target set."""
 
     name: str
-    train: Path
-    """Folder of a document store."""
-    test: Path | None
-    train_vectors: Path
-    """float16 .npy (n, dim): embeddings of the train documents."""
+    train: DocumentStore
+    test: DocumentStore | None
+    train_vectors: NDArray[np.float16]
+    """(n, dim): embeddings of the train documents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """What the manifest says of how the corpus was built."""
+
+    embedder: str
+    """Name of the embedding model, and how it computed."""
+    empty_documents: int
+    duplicate_documents: int
+    documents_in_targets: int
+    """Dropped, because a target set has them."""
+    options: dict[str, Any]
+    has_static_model: bool
+    """Whether the embedding model was distilled for this corpus."""
 
 
 def assemble(
-    out: Path,
-    made: Ingredients,
-    *,
-    targets: Sequence[TargetFiles],
-    scratch: Path,
-    embedder: str,
-    empty_documents: int,
-    duplicate_documents: int,
-    options: dict[str, Any],
-    static_model: Path | None,
+    out: Path, made: Ingredients, *, targets: Sequence[TargetFiles], provenance: Provenance
 ) -> Manifest:
-    """Write the small files of the corpus OUT, whose shards are there, and describe all of it.
-
-    Args:
-        out: The corpus folder.
-        made: What the earlier stages made.
-        targets: The target sets.
-        scratch: A folder for working files.
-        embedder: Name of the embedding model.
-        empty_documents: Dropped on reading.
-        duplicate_documents: Dropped on reading; documents of target sets are added.
-        options: The options of the build, for the record.
-        static_model: Folder of the embedding model, where it was distilled for this corpus.
-
-    Returns:
-        The manifest, not yet written.
-    """
-    order, tree, length = made.order, made.tree, made.schema.tokens_per_sample
-    document_tokens = made.tokens.lengths[order.documents]
-    leaf_tokens = np.bincount(
-        order.leaf, weights=document_tokens + 1, minlength=tree.num_leaves
-    ).astype(np.int64)
+    """Write the corpus folder OUT and describe it; returns the manifest, not yet written."""
+    store, tree, schema = made.store, made.tree, made.shards.schema
+    leaf_tokens, leaf_documents = store.array(LEAF_TOKENS), store.array(LEAF_DOCUMENTS)
+    length, total_tokens = schema.tokens_per_sample, int(leaf_tokens.sum())
     leaf_offsets = leaf_offsets_of(leaf_of_blocks(leaf_tokens, length), tree.num_leaves)
-    total_tokens = int(leaf_tokens.sum())
-    cards = write_cards(
-        out,
-        levels=tree.levels,
-        leaf_bounds_per_level=[tree.leaf_bounds(level) for level in range(len(tree.levels))],
-        document_leaf=order.leaf,
-        document_tokens=document_tokens,
-        document_distance=order.distance,
-        texts=lambda wanted: made.documents.texts(order.documents[wanted]),
-        document_source=made.documents.source[order.documents],
-        source_names=made.documents.source_names,
-        leaf_offsets=leaf_offsets,
-    )
-    heldout = None
-    if len(made.roles.heldout):
-        heldout = files.write_blocks(
-            out, "heldout.npy", made.tokens, made.roles.heldout, made.tokenizer, made.schema
-        )
-    target_folders = (folder for target in targets for folder in (target.train, target.test))
-    target_stores = [DocumentStore(folder) for folder in target_folders if folder is not None]
-    shards = measure_shards(out, made.schema, made.shard_format)
-    index = out / "shards" / "index.json"
+    num_units = len(store.array(UNITS))
+    shards = _collect_shards(out, made, num_units)
+    checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])
+    heldout = np.asarray(made.roles.heldout())
+    cards = _write_cards(out, made, num_units, leaf_offsets)
     return Manifest(
         counts=Counts(
-            documents=len(order.documents),
+            documents=int(leaf_documents.sum()),
             tokens=total_tokens,
             padding_tokens=-total_tokens % length,
-            empty_documents=empty_documents,
-            duplicate_documents=duplicate_documents + len(made.roles.in_targets),
-            heldout_documents=len(made.roles.heldout),
+            empty_documents=provenance.empty_documents,
+            duplicate_documents=provenance.duplicate_documents + provenance.documents_in_targets,
+            heldout_documents=len(heldout),
         ),
-        sample=made.schema,
+        sample=schema,
         tokenizer=files.write_tokenizer(out, made.tokenizer),
         tree=files.write_tree(out, tree, leaf_offsets),
         shards=shards,
-        blocks=write_block_checksums(out, shards, whole_samples(made.block_bytes, made.schema)),
-        heldout=heldout,
-        targets=tuple(_write_target(out, made, target, scratch) for target in targets),
-        embedder=embedder,
-        build=options,
+        blocks=save_block_checksums(out, checksums, whole_samples(made.shards.block_bytes, schema)),
+        heldout=files.write_blocks(
+            out, "heldout.npy", _tokens(made.documents.texts(heldout), made), made.shards
+        )
+        if len(heldout)
+        else None,
+        targets=tuple(_write_target(out, made, target) for target in targets),
+        embedder=provenance.embedder,
+        build=provenance.options,
         extras=(
-            *([file_entry(out, "shards/index.json")] if index.is_file() else []),
-            files.write_provenance(out, order, made.documents, made.tokens.lengths),
-            *(file_entry(out, name) for name in cards),
-            *write_baseline(
+            *files.index_entries(out),
+            files.write_provenance(
                 out,
-                digests=[store.digests[:, 0] for store in (made.documents, *target_stores)],
-                distances=[order.distance],
-                static_model=static_model,
+                (store.table(documents_name(unit)) for unit in range(num_units)),
+                made.documents.source_names,
             ),
+            *(file_entry(out, name) for name in cards),
+            *_baseline(out, made, targets, provenance),
         ),
-        shard_format=made.shard_format,
+        shard_format=made.shards.shard_format,
     )
 
 
-def _write_target(out: Path, made: Ingredients, target: TargetFiles, scratch: Path) -> TargetEntry:
+def _collect_shards(out: Path, made: Ingredients, num_units: int) -> tuple[ShardEntry, ...]:
+    """Bring the shards of all units together; hard links where work store and corpus share a disk."""
+    entries, index = [], []
+    with published(out / "shards") as folder:
+        folder.mkdir()
+        for unit in range(num_units):
+            record = json.loads(made.store.content(unit_name(unit)))
+            for content in record["shards"]:
+                entry = ShardEntry(**content)
+                made.store.copy_to(f"write/{entry.file}", folder / Path(entry.file).name)
+                entries.append(entry)
+            index += record["index"]
+        SHARD_FORMATS[made.shards.shard_format].write_index(folder, index)
+    return tuple(entries)
+
+
+def _write_cards(
+    out: Path, made: Ingredients, num_units: int, leaf_offsets: NDArray[np.int64]
+) -> list[str]:
+    tables = [made.store.table(documents_name(unit)) for unit in range(num_units)]
+
+    def column(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = np.concatenate([table[name].to_numpy() for table in tables])
+        return values
+
+    numbers = column("document")
+    return write_cards(
+        out,
+        levels=made.tree.levels,
+        leaf_bounds_per_level=[
+            made.tree.leaf_bounds(level) for level in range(len(made.tree.levels))
+        ],
+        document_leaf=column("leaf").astype(np.int64),
+        document_tokens=column("tokens").astype(np.int64),
+        document_distance=column("distance"),
+        texts=lambda wanted: made.documents.texts(numbers[wanted]),
+        document_source=column("source"),
+        source_names=made.documents.source_names,
+        leaf_offsets=leaf_offsets,
+    )
+
+
+def _baseline(
+    out: Path, made: Ingredients, targets: Sequence[TargetFiles], provenance: Provenance
+) -> Iterator[Any]:
+    """What later additions compare with."""
+    documents, roles, store = made.documents, made.roles, made.store
+    parts = range(documents.num_parts)
+    of_targets = [part for target in targets for part in (target.train, target.test) if part]
+    with store.scratch() as scratch:
+        yield from write_baseline(
+            out,
+            digests=(
+                *(documents.digests(part)[roles.kept(part), 0] for part in parts),
+                *(target.digests[:, 0] for target in of_targets),
+            ),
+            distances=(store.table(assigned_name(part))["distance"].to_numpy() for part in parts),
+            static_model=_static_model(store, scratch) if provenance.has_static_model else None,
+        )
+
+
+def _static_model(store: WorkStore, scratch: Path) -> Path:
+    """The distilled model in a folder, without what the stage keeps beside it."""
+    folder = scratch / STATIC_MODEL
+    for name in store.names(f"{STATIC_MODEL}/"):
+        if name not in (f"{STATIC_MODEL}/key", f"{STATIC_MODEL}/done.json"):
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            store.copy_to(name, scratch / name)
+    return folder
+
+
+def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEntry:
     """Tokenise one target set and find its leaves."""
     entries, counts = {}, {"train": 0, "test": 0}
-    for part, folder in (("train", target.train), ("test", target.test)):
-        if folder is None:
+    for part, documents in (("train", target.train), ("test", target.test)):
+        if documents is None:
             continue
-        documents = DocumentStore(folder)
         counts[part] = len(documents)
-        tokenize_documents(documents, made.tokenizer, scratch)
-        tokens = TokenStore(scratch, made.tokenizer.dtype)
-        entries[part] = files.write_blocks(
-            out,
-            f"targets/{target.name}.{part}.npy",
-            tokens,
-            np.arange(len(documents)),
-            made.tokenizer,
-            made.schema,
-        )
+        lists = _tokens(documents.texts(np.arange(len(documents))), made)
+        name = f"targets/{target.name}.{part}.npy"
+        entries[part] = files.write_blocks(out, name, lists, made.shards)
         if part == "train":
-            vectors = np.load(target.train_vectors).astype(np.float32)
-            histogram = leaf_histogram(made.tree, vectors, tokens.lengths + 1)
+            histogram = leaf_histogram(
+                made.tree, target.train_vectors.astype(np.float32), flat_tokens(lists)[2] + 1
+            )
             np.save(out / "targets" / f"{target.name}.histogram.npy", histogram)
     return TargetEntry(
         name=target.name,
@@ -172,3 +214,9 @@ def _write_target(out: Path, made: Ingredients, target: TargetFiles, scratch: Pa
         train_documents=counts["train"],
         test_documents=counts["test"],
     )
+
+
+def _tokens(texts: Sequence[str], made: Ingredients) -> Any:
+    import pyarrow as pa
+
+    return token_lists(pa.array(texts, pa.large_string()), made.tokenizer)

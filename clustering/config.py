@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +12,17 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.errors import BuildError
+from clustering.shards import SHARD_BYTES
 from pipeline.address import is_address, normalized
 from pipeline.blocks import BLOCK_BYTES
 from pipeline.cache_settings import CacheSettings
 
 MAX_HELDOUT_DOCUMENTS = 2_000
 """More would not make the generic validation loss more certain in any way that matters."""
+WORK_FOLDER = ".build"
+
+SORT_BYTES = 2**30
+MIN_SORT_BYTES = 2**20
 MAX_BLOCK_BYTES = 2**30
 """A shard holds at least one block, and offsets in MDS shards are 32 bits wide."""
 
@@ -81,11 +87,32 @@ _TARGET = PrimitiveConstructorSpec[TargetSource](
 )
 
 
-_OUT = PrimitiveConstructorSpec[Path | str](
+_PLACE = PrimitiveConstructorSpec[Path | str](
     nargs=1,
     metavar="FOLDER|URL",
     instance_from_str=lambda args: args[0] if is_address(args[0]) else Path(args[0]),
     is_instance=lambda value: isinstance(value, Path | str),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
+def parse_bytes(text: str) -> int:
+    """Read `512MiB`, `2GiB`, or a plain number of bytes."""
+    number, unit = re.fullmatch(r"(\d*)(.*)", text.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+    if not number or unit not in _UNITS:
+        raise BuildError(
+            f"{text!r} is no amount of memory; write a whole number of bytes, or one with a unit: "
+            f"{', '.join(f'2{unit}' for unit in _UNITS if unit)}."
+        )
+    return int(number) * _UNITS[unit]
+
+
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_BYTES = PrimitiveConstructorSpec[int](
+    nargs=1,
+    metavar="BYTES|MiB|GiB",
+    instance_from_str=lambda args: parse_bytes(args[0]),
+    is_instance=lambda value: isinstance(value, int),
     str_from_instance=lambda value: [str(value)],
 )
 
@@ -97,17 +124,21 @@ class BuildConfig:
     corpus: Positional[str]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
     (.txt, .md: one document per file) or WebDataset tars."""
-    out: Annotated[Path | str, _OUT]
+    out: Annotated[Path | str, _PLACE]
     """The corpus folder to write; or s3://bucket/prefix, gs:// or az://, where the corpus is copied to
     from the folder that it is built in (--work)."""
-    work: Path | None = None
-    """Local folder to build in when --out is in an object store; by default a folder of its own for each
-    --out in the user's cache folder. Holds the whole corpus, and what a later build can reuse."""
+    work: Annotated[Path | str | None, _PLACE] = None
+    """Where the stages leave their work, which a later build can reuse: a folder, or an s3:// prefix (for
+    a cluster whose machines share no folder). By default a folder inside --out; where that is in an object
+    store, one of its own for each --out in the user's cache folder, which the corpus is then built in."""
     text_column: str | None = None
     """Name of the column that holds the text; otherwise detected (text, content, ...)."""
     target: UseAppendAction[tuple[Annotated[TargetSource, _TARGET], ...]] = ()
     """A specialised target set, NAME=TRAIN or NAME=TRAIN,TEST; may be given several times.
     Documents equal to one of a target set are dropped from the corpus."""
+    id_column: str | None = None
+    """Name of a column that tells documents apart, for embeddings that are kept or brought along; otherwise
+    a document is called FILE:ROW."""
     on_bad_input: Literal["fail", "skip"] = "fail"
     """What to do with a line or file that cannot be read: stop with an error, or skip and count it."""
     max_documents: int | None = None
@@ -130,6 +161,11 @@ class BuildConfig:
     more. Any number of domains in between is a view, so one level is enough for few domains."""
     min_split: int = 32
     """A node with fewer documents than this is not split: it is its own only child."""
+    max_share: float | None = None
+    """Most that a domain shall have of its parent's documents, such as 0.2; by default no leaf shall have
+    more than five times the mean."""
+    fit_documents: int | None = None
+    """Documents that the tree is fitted on, a random sample; by default enough for every leaf."""
 
     tokenizer: str = "train"
     """`train` (a byte-level BPE on this corpus), a tokenizer.json, a folder, or a hub name."""
@@ -143,6 +179,15 @@ class BuildConfig:
     block_bytes: int = BLOCK_BYTES
     """Unit in which a corpus is fetched from an object store; rounded down to whole samples."""
 
+    shard_bytes: Annotated[int, _BYTES] = SHARD_BYTES
+    """Size that shards aim at, in whole blocks."""
+
+    workers: int = 1
+    """Processes that do the units of a stage side by side; each takes the memory of one, and gets a GPU of
+    its own where the model runs on GPUs. The corpus is the same whatever their number."""
+    sort_memory: Annotated[int, _BYTES] = SORT_BYTES
+    """Tokens that a process sorts or writes at a time (such as 512MiB or 4GiB); it takes about three times as
+    much memory for that."""
     seed: int = 0
     """Decides the held-out documents, the sample, the clustering's start and the order in a leaf."""
     part_documents: int = 4_096
@@ -154,6 +199,11 @@ class BuildConfig:
             len(self.branching) > 0 and all(b >= 2 for b in self.branching),
             "branching",
             "needs at least one level, and every level at least 2 children",
+        )
+        self._require(
+            self.fit_documents is None or self.fit_documents >= 1,
+            "fit_documents",
+            "must be at least 1",
         )
         self._require(self.min_split >= 2, "min_split", "must be at least 2")
         self._require(
@@ -168,6 +218,17 @@ class BuildConfig:
             "block_bytes",
             f"must lie between 1 and {MAX_BLOCK_BYTES:,}",
         )
+        self._require(
+            1 <= self.shard_bytes <= MAX_BLOCK_BYTES,
+            "shard_bytes",
+            f"must lie between 1 and {MAX_BLOCK_BYTES:,}",
+        )
+        self._require(self.workers >= 1, "workers", "must be at least 1")
+        self._require(
+            self.sort_memory >= MIN_SORT_BYTES,
+            "sort_memory",
+            f"must be at least {MIN_SORT_BYTES:,}",
+        )
         self._require(self.part_documents >= 1, "part_documents", "must be at least 1")
         self._require(0 <= self.seed < 2**32, "seed", "must lie between 0 and 2**32 - 1")
         self._require(
@@ -177,11 +238,6 @@ class BuildConfig:
         )
         names = [target.name for target in self.target]
         self._require(len(set(names)) == len(names), "target", "must name every target once")
-        self._require(
-            self.work is None or self.address is not None,
-            "work",
-            "is for an --out in an object store; a local --out is built in place",
-        )
 
     @property
     def address(self) -> str | None:
@@ -193,10 +249,17 @@ class BuildConfig:
         """Where the corpus is built."""
         if self.address is None:
             return Path(self.out)
-        if self.work is not None:
-            return self.work
+        if self.work is not None and not is_address(str(self.work)):
+            return Path(self.work)
         key = hashlib.sha256(self.address.encode()).hexdigest()[:16]
         return CacheSettings.of().folder / "build" / key
+
+    @property
+    def work_place(self) -> Path | str:
+        """Where the stages leave their work."""
+        if self.work is not None and is_address(str(self.work)):
+            return normalized(str(self.work))
+        return Path(self.work or self.folder) / WORK_FOLDER
 
     def _require(self, holds: bool, option: str, rule: str) -> None:
         if not holds:
@@ -208,8 +271,10 @@ class BuildConfig:
         return {
             "block_bytes": self.block_bytes,
             "branching": list(self.branching),
+            "fit_documents": self.fit_documents,
             "heldout_share": self.heldout_share,
             "max_documents": self.max_documents,
+            "max_share": self.max_share,
             "min_split": self.min_split,
             "seed": self.seed,
             "targets": [target.name for target in self.target],

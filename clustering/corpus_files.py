@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.documents import DocumentStore
-from clustering.packing import Tokens, cut_blocks
+from clustering.packing import cut_blocks, join_documents
+from clustering.shard_units import ShardOptions
+from clustering.token_parts import flat_tokens
 from clustering.tokenization import CorpusTokenizer
-from clustering.tokens import TokenStore
 from clustering.tree import Tree
 from pipeline.manifest import (
     MANIFEST_FILE,
     FileEntry,
-    SampleSchema,
     TokenizerEntry,
     TreeEntry,
     file_entry,
 )
 
 FOLDERS = ("tree", "cards", "targets")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LeafOrder:
-    """The documents of the corpus in the order in which the shards hold them."""
-
-    documents: NDArray[np.int64]
-    """int64 (n,): numbers in the document store."""
-    leaf: NDArray[np.int64]
-    """int64 (n,), non-decreasing."""
-    distance: NDArray[np.float32]
-    """float32 (n,): cosine distance to the leaf's centroid."""
+ROW_GROUP_DOCUMENTS = 2**18
 
 
 def withdraw(corpus: Path) -> None:
@@ -82,36 +70,61 @@ def write_tokenizer(corpus: Path, tokenizer: CorpusTokenizer) -> TokenizerEntry:
     )
 
 
-def write_blocks(
-    corpus: Path,
-    name: str,
-    tokens: TokenStore,
-    documents: NDArray[np.int64],
-    tokenizer: CorpusTokenizer,
-    schema: SampleSchema,
-) -> FileEntry:
-    """Pack documents into CORPUS/NAME, an array (n, tokens_per_sample) whose last block is padded."""
-    chunks = tokens.stream(documents, tokenizer.separator_id)
-    blocks: list[Tokens] = list(cut_blocks(chunks, schema.tokens_per_sample, tokenizer.pad_id))
-    np.save(corpus / name, np.concatenate(blocks).astype(schema.dtype, copy=False))
+def write_blocks(corpus: Path, name: str, lists: Any, shards: ShardOptions) -> FileEntry:
+    """Pack documents into CORPUS/NAME, an array (n, tokens_per_sample) whose last block is padded.
+
+    The documents are an Arrow large_list of their tokens.
+    """
+    joined = join_documents(*flat_tokens(lists), shards.separator_id)
+    blocks = list(cut_blocks([joined], shards.schema.tokens_per_sample, shards.pad_id))
+    np.save(corpus / name, np.concatenate(blocks).astype(shards.schema.dtype, copy=False))
     return file_entry(corpus, name)
 
 
-def write_provenance(
-    corpus: Path, order: LeafOrder, documents: DocumentStore, lengths: NDArray[np.int64]
-) -> FileEntry:
-    """Write tree/documents.parquet: where every document came from, in leaf order."""
+def index_entries(corpus: Path) -> list[FileEntry]:
+    """The index of the shard format, if it has one."""
+    index = corpus / "shards" / "index.json"
+    return [file_entry(corpus, "shards/index.json")] if index.is_file() else []
+
+
+def write_provenance(corpus: Path, tables: Iterable[Any], source_names: Sequence[str]) -> FileEntry:
+    """Write tree/documents.parquet: where every document came from, in leaf order.
+
+    Args:
+        corpus: The corpus folder.
+        tables: Pieces of any size with the columns document, source, row, leaf, tokens.
+        source_names: What `source` is an index into.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = order.documents
-    columns: dict[str, Any] = {
-        "source": pa.DictionaryArray.from_arrays(
-            pa.array(documents.source[numbers]), pa.array(documents.source_names, pa.string())
-        ),
-        "row": pa.array(documents.row[numbers]),
-        "leaf": pa.array(order.leaf.astype(np.int32)),
-        "tokens": pa.array(lengths[numbers].astype(np.int32)),
-    }
-    pq.write_table(pa.table(columns), corpus / "tree" / "documents.parquet", compression="zstd")
+    names = pa.array(source_names, pa.string())
+    schema = pa.schema(
+        [
+            ("source", pa.dictionary(pa.int32(), pa.string())),
+            ("row", pa.int64()),
+            ("leaf", pa.int32()),
+            ("tokens", pa.int32()),
+        ]
+    )
+    path = corpus / "tree" / "documents.parquet"
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in _row_groups(tables):
+            source = pa.DictionaryArray.from_arrays(table["source"].combine_chunks(), names)
+            columns = [source, *(table[name] for name in ("row", "leaf", "tokens"))]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_DOCUMENTS)
     return file_entry(corpus, "tree/documents.parquet")
+
+
+def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:
+    """Recut tables, so that the file does not depend on how the work was cut."""
+    import pyarrow as pa
+
+    held: Any = None
+    for table in tables:
+        held = table if held is None else pa.concat_tables([held, table])
+        while held.num_rows >= ROW_GROUP_DOCUMENTS:
+            yield held.slice(0, ROW_GROUP_DOCUMENTS)
+            held = held.slice(ROW_GROUP_DOCUMENTS)
+    if held is not None and held.num_rows:
+        yield held

@@ -21,8 +21,6 @@ PAD = "<|pad|>"
 KNOWN_SEPARATORS = (SEPARATOR, "<|end_of_text|>", "</s>", "<eos>", "<|eot|>", "[SEP]")
 """Looked for in a tokenizer.json, which does not say which of its tokens ends a text."""
 KNOWN_PADS = (PAD, "<pad>", "[PAD]", "<|padding|>")
-TRAINING_CHARACTERS = 32 * 2**20
-"""A byte-level BPE is trained on at most this much text: more changes few merges and takes long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

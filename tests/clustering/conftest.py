@@ -84,6 +84,7 @@ def build_config(
         tokens_per_sample=32,
         heldout_share=0.05,
         part_documents=64,
+        workers=1,
     )
 
 

@@ -24,9 +24,11 @@ from clustering.inputs import InputFile
 from clustering.progress import Progress
 from clustering.readers import read_documents
 from clustering.records import BadInput
+from clustering.work_store import open_work
 from pipeline import Corpus, open_corpus
 from pipeline.errors import BraidstreamError
 from tests.clustering.conftest import KINDS, documents_of, write_lines
+from tests.servers.store_server import StoreServer
 
 QUIET = Progress(quiet=True)
 
@@ -141,17 +143,19 @@ def test_another_folder_gets_the_same_fingerprint(
 
 
 Change = Callable[[BuildConfig], BuildConfig]
-AFTER_CLUSTER = ["cluster", "pack", "finish"]
+PACKED = ["plan", "write", "finish"]
+ORDERED = ["order", *PACKED]
+FITTED = ["fit", "assign", *ORDERED]
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda c: replace(c, tokens_per_sample=16), ["pack", "finish"]),
-        (lambda c: replace(c, format="webdataset"), ["pack", "finish"]),
-        (lambda c: replace(c, block_bytes=1 << 16), ["pack", "finish"]),
-        (lambda c: replace(c, branching=(2, 2)), AFTER_CLUSTER),
-        (lambda c: replace(c, vocab_size=300), ["tokenizer", "tokenize", "pack", "finish"]),
+        (lambda c: replace(c, tokens_per_sample=16), PACKED),
+        (lambda c: replace(c, format="webdataset"), PACKED),
+        (lambda c: replace(c, block_bytes=1 << 16), PACKED),
+        (lambda c: replace(c, branching=(2, 2)), FITTED),
+        (lambda c: replace(c, vocab_size=300), ["tokenizer", "tokenize", *ORDERED]),
         (lambda c: replace(c, device="cpu"), []),
     ],
     ids=["tokens_per_sample", "format", "block_bytes", "branching", "vocab_size", "device"],
@@ -186,50 +190,103 @@ def test_another_target_costs_no_embedding_of_the_corpus(copy_of_build: BuildCon
     assert not list((copy_of_build.out / "targets").iterdir())
 
 
-def test_a_lost_shard_folder_is_packed_again(
+def test_a_lost_shard_folder_is_put_together_again(
     copy_of_build: BuildConfig, built: BuildReport
 ) -> None:
     shutil.rmtree(copy_of_build.out / "shards")
     report = build(copy_of_build, QUIET)
-    assert "pack" in done_again(report)
+    assert done_again(report) == ["finish"]
     assert report.manifest.fingerprint == built.manifest.fingerprint
 
 
-KILLED_WHILE_EMBEDDING = """
+KILLED_AT_AN_OUTPUT = """
 import os, sys
-from clustering import embeddings
+from pathlib import Path
 from clustering.build_command import main
 
-save = embeddings.save_vectors
-def save_and_die(path, vectors):
-    save(path, vectors)
-    if path.name == "part-00001.npy":
+name = sys.argv.pop(1)
+replace = Path.replace
+def replace_and_die(path, target):
+    replace(path, target)
+    if str(target).endswith(name):
         os.kill(os.getpid(), 9)
-embeddings.save_vectors = save_and_die
+Path.replace = replace_and_die
 main(sys.argv[1:])
 """
 
 
-def test_a_build_killed_while_embedding_continues_at_the_next_part(
-    built: BuildReport, build_config: BuildConfig, tmp_path: Path
+@pytest.mark.parametrize(
+    ("killed_at", "finished"),
+    [
+        ("read/unit-00000.json", ["read/unit-00000.json"]),
+        ("embed/part-00001.arrow", ["embed/part-00000.arrow", "embed/part-00001.arrow"]),
+        ("assign/part-00002.arrow", ["embed/part-00003.arrow", "assign/part-00002.arrow"]),
+        ("tokenize/part-00001.arrow", ["tokenize/part-00001.arrow"]),
+        ("order/run-00000.arrow", ["order/keys-00000.npy", "order/run-00000.arrow"]),
+        ("write/unit-00000.json", ["write/unit-00000.json", "write/shards/shard.00000.mds"]),
+        ("corpus/shards", ["write/unit-00000.json", "tokenize/part-00003.arrow"]),
+    ],
+)
+def test_a_killed_build_does_no_finished_unit_again(
+    built: BuildReport,
+    build_config: BuildConfig,
+    tmp_path: Path,
+    killed_at: str,
+    finished: list[str],
 ) -> None:
     out = tmp_path / "corpus"
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_EMBEDDING, *arguments(build_config, out)],
+        [sys.executable, "-c", KILLED_AT_AN_OUTPUT, killed_at, *arguments(build_config, out)],
         capture_output=True,
         text=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    parts = sorted((out / ".build" / "embed").glob("part-*.npy"))
-    assert [part.name for part in parts] == ["part-00000.npy", "part-00001.npy"]
-    before = [part.stat().st_mtime_ns for part in parts]
+    outputs = [out / ".build" / name for name in finished]
+    before = [path.stat().st_mtime_ns for path in outputs]
     with pytest.raises(BraidstreamError, match="not a corpus"):
         open_corpus(out)
     report = build(replace(build_config, out=out), QUIET)
-    assert [part.stat().st_mtime_ns for part in parts] == before
+    assert [path.stat().st_mtime_ns for path in outputs] == before
     assert report.manifest.fingerprint == built.manifest.fingerprint
-    embedded = next(record for record in report.stages if record.name == "embed")
-    assert embedded.units == 240 - 2 * 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: replace(c, workers=2),
+        lambda c: replace(c, sort_memory=1 << 20),
+        lambda c: replace(c, part_documents=37),
+    ],
+    ids=["workers", "sort_memory", "part_documents"],
+)
+def test_how_the_work_is_cut_changes_no_byte(
+    built: BuildReport, build_config: BuildConfig, tmp_path: Path, change: Change
+) -> None:
+    other = build(replace(change(build_config), out=tmp_path / "other"), QUIET)
+    assert other.manifest.fingerprint == built.manifest.fingerprint
+
+
+def test_groups_of_shards_are_cut_where_one_writer_would_cut(
+    build_config: BuildConfig, tmp_path: Path
+) -> None:
+    small = replace(build_config, block_bytes=1 << 18, shard_bytes=1 << 18, tokens_per_sample=2)
+    texts = tmp_path / "texts.jsonl"
+    write_lines(texts, [f"{i} " * 900 for i in range(400)])
+    small = replace(small, corpus=str(texts), target=(), model="static", vocab_size=300)
+    one = build(replace(small, out=tmp_path / "one", sort_memory=1 << 30), QUIET)
+    many = build(replace(small, out=tmp_path / "many", sort_memory=1 << 20), QUIET)
+    assert len(many.manifest.shards) > 4
+    assert len(list((tmp_path / "many" / ".build" / "write").glob("unit-*.json"))) > 1
+    assert many.manifest.fingerprint == one.manifest.fingerprint
+
+
+def test_work_in_an_object_store_gives_the_same_corpus(
+    built: BuildReport, build_config: BuildConfig, s3: StoreServer, new_prefix: str, tmp_path: Path
+) -> None:
+    config = replace(build_config, out=tmp_path / "corpus", work=s3.address(new_prefix))
+    assert build(config, QUIET).manifest.fingerprint == built.manifest.fingerprint
+    assert build(config, QUIET).nothing_to_do
+    assert "embed/part-00003.arrow" in open_work(s3.address(new_prefix)).names("embed/")
 
 
 def arguments(config: BuildConfig, out: Path) -> list[str]:
@@ -240,7 +297,7 @@ def arguments(config: BuildConfig, out: Path) -> list[str]:
         *("--target", str(config.target[0])),
         *("--dtype", "float32", "--branching", "4,3", "--min-split", "8"),
         *("--vocab-size", "400", "--tokens-per-sample", "32"),
-        *("--heldout-share", "0.05", "--part-documents", "64"),
+        *("--heldout-share", "0.05", "--part-documents", "64", "--workers", "1"),
     ]
 
 
@@ -279,7 +336,7 @@ def test_the_command_reports_and_then_has_nothing_to_do(
     shown = capsys.readouterr()
     assert "227 documents" in shown.out
     assert "1 duplicates" in shown.out
-    assert "pack: " in shown.err
+    assert "write: " in shown.err
     report = json.loads((copy_of_build.out / "build_report.json").read_text("utf-8"))
     assert report["fingerprint"] == open_corpus(copy_of_build.out).fingerprint
     assert {"name", "units", "seconds", "peak_memory_bytes"} <= set(report["stages"][0])
@@ -349,7 +406,10 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
         (["--target", "a/b=x"], "letters, digits"),
         (["--target", "a=x", "--target", "a=y"], "every target once"),
         (["--vocab-size", "100"], "at least 258"),
-        (["--work", "w"], "--work is PosixPath.* is for an --out in an object store"),
+        (["--workers", "0"], "--workers is 0; it must be at least 1"),
+        (["--sort-memory", "lots"], "'lots' is no amount of memory"),
+        (["--sort-memory", "1KiB"], "--sort-memory is 1024; it must be at least 1,048,576"),
+        (["--shard-bytes", "0"], "--shard-bytes is 0; it must lie between 1 and"),
         (["--block-bytes", "0"], "--block-bytes is 0; it must lie between 1 and"),
     ],
 )

@@ -1,0 +1,410 @@
+"""The stages of a build: what each depends on, and who does its work.
+
+A key that a stage depends on is that of the stage whose result it reads, so a changed option repeats what it
+affects and nothing else. How the work is cut (`--workers`, `--engine`) is in no key: it changes no byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clustering import corpus_files as files
+from clustering.assemble import Ingredients, Provenance, TargetFiles, assemble
+from clustering.assignment import AssignTask, assigned_name
+from clustering.config import BuildConfig
+from clustering.document_parts import DocumentParts
+from clustering.document_roles import DocumentRoles, assign_roles
+from clustering.documents import DocumentStore
+from clustering.duplicates import find_duplicates
+from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
+from clustering.embedder import EmbedderChoice, choose_device, choose_dtype
+from clustering.embedding_parts import part_name
+from clustering.errors import BuildError
+from clustering.fitting import FitOptions, fit_corpus, load_tree
+from clustering.inputs import find_inputs
+from clustering.leaf_order import OrderTask, parts_per_run, run_name
+from clustering.reading import (
+    ReadOptions,
+    ReadTask,
+    finish_reading,
+    publish_files,
+    unit_name,
+)
+from clustering.records import BadInput
+from clustering.shard_plan import UNITS, plan_shards
+from clustering.shard_units import ShardOptions, WriteTask
+from clustering.shard_units import unit_name as shard_unit_name
+from clustering.shards import SHARD_FORMATS
+from clustering.stages import Stage, Workspace
+from clustering.static_model import RECIPE as STATIC_RECIPE
+from clustering.targets import read_targets, target_digests, target_identity
+from clustering.token_parts import TokenizeTask, tokens_name
+from clustering.tokenization import (
+    CorpusTokenizer,
+    bring_tokenizer,
+    train_tokenizer,
+)
+from clustering.tokenizer_sample import training_texts
+from clustering.tree import Tree
+from pipeline.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SampleSchema, file_entry
+
+
+class BuildStages:
+    """One build: call the stages in the order of the file."""
+
+    def __init__(self, config: BuildConfig, work: Workspace) -> None:
+        self.config = config
+        self.work = work
+        self.store = work.store
+        self.done: dict[str, Stage] = {}
+        self.place = choose_device(config.device)
+        self.choice = EmbedderChoice(
+            model=config.model,
+            backend=config.backend,
+            dtype=choose_dtype(config.dtype, config.device, config.backend),
+        )
+
+    @cached_property
+    def documents(self) -> DocumentParts:
+        """What was read."""
+        return DocumentParts(self.store)
+
+    @cached_property
+    def document_roles(self) -> DocumentRoles:
+        """What each of them is for."""
+        return DocumentRoles(self.store, self.documents.part_offsets)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The fitted tree."""
+        return load_tree(self.store)
+
+    @cached_property
+    def corpus_tokenizer(self) -> CorpusTokenizer:
+        """The tokenizer that was trained or brought along."""
+        return CorpusTokenizer.load(self.store)
+
+    @cached_property
+    def shards(self) -> ShardOptions:
+        """What shards are like."""
+        config, tokenizer = self.config, self.corpus_tokenizer
+        schema: SampleSchema = SHARD_FORMATS[config.format].schema(
+            config.tokens_per_sample, tokenizer.dtype
+        )
+        return ShardOptions(
+            schema=schema,
+            shard_format=config.format,
+            block_bytes=config.block_bytes,
+            shard_bytes=config.shard_bytes,
+            separator_id=tokenizer.separator_id,
+            pad_id=tokenizer.pad_id,
+        )
+
+    @property
+    def skipped_input(self) -> int:
+        """Lines and files that could not be read."""
+        return int(self._fact("read", "skipped")) + int(self._fact("targets", "skipped"))
+
+    @property
+    def examples_of_skipped(self) -> list[str]:
+        """The first few of them."""
+        return [
+            *self._fact("read", "examples_of_skipped"),
+            *self._fact("targets", "examples_of_skipped"),
+        ]
+
+    def read(self) -> None:
+        """Files to parts of documents."""
+        config = self.config
+        inputs = find_inputs(config.corpus)
+        options = ReadOptions(
+            text_column=config.text_column,
+            id_column=config.id_column,
+            on_bad_input=config.on_bad_input,
+            part_documents=config.part_documents,
+        )
+        depends_on = {"files": [file.identity for file in inputs], "options": asdict(options)}
+        with self._stage("read", depends_on) as stage:
+            if stage.todo:
+                num_units = publish_files(self.store, "read", inputs)
+                outputs = [unit_name("read", unit) for unit in range(num_units)]
+                stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)
+                stage.facts.update(asdict(finish_reading(self.store, "read", num_units)))
+
+    def read_targets(self) -> None:
+        """Files of the target sets to unique documents."""
+        config = self.config
+        depends_on = {
+            "files": [target_identity(target) for target in config.target],
+            "options": [config.text_column, config.on_bad_input, config.part_documents],
+        }
+        folder = self.work.folder / "targets"
+        outputs = [folder / f"{target.name}.train" / "offsets.npy" for target in config.target]
+        with self._stage("targets", depends_on, outputs=outputs) as stage:
+            if stage.todo:
+                folder.mkdir(parents=True, exist_ok=True)
+                bad = BadInput(action=config.on_bad_input)
+                stage.facts["counts"] = read_targets(
+                    config.target,
+                    folder,
+                    text_column=config.text_column,
+                    bad=bad,
+                    part_documents=config.part_documents,
+                    advance=stage.advance,
+                )
+                stage.facts["skipped"] = bad.skipped
+                stage.facts["examples_of_skipped"] = bad.examples
+
+    def dedupe(self) -> None:
+        """Which documents are kept: one of equal ones, and of those a sample if one is wanted."""
+        config = self.config
+        sample = None if config.max_documents is None else [config.max_documents, config.seed]
+        depends_on = {**self._keys("read"), "sample": sample}
+        with self._stage("dedupe", depends_on, total=len(self.documents)) as stage:
+            if stage.todo:
+                stage.facts |= find_duplicates(
+                    self.store, self.documents, max_documents=config.max_documents, seed=config.seed
+                )
+                stage.advance(len(self.documents))
+        if not self._fact("dedupe", "remain"):
+            read = self.done["read"].facts
+            raise BuildError(
+                f"{config.corpus!r} has no document that counts: {read['read']:,} read, {read['empty']:,} "
+                f"empty, {read['skipped']:,} skipped. A corpus needs text."
+            )
+
+    def roles(self) -> None:
+        """What each document is for."""
+        config = self.config
+        depends_on = {
+            **self._keys("dedupe", "targets"),
+            "options": [config.heldout_share, config.seed],
+        }
+        with self._stage("roles", depends_on, total=len(self.documents)) as stage:
+            if stage.todo:
+                stage.facts |= assign_roles(
+                    self.store,
+                    self.documents,
+                    target_digests(config.target, self.work.folder / "targets"),
+                    heldout_share=config.heldout_share,
+                    seed=config.seed,
+                )
+                stage.advance(len(self.documents))
+
+    def distill(self) -> None:
+        """The static embedding model of this corpus, when it is the chosen one."""
+        depends_on: dict[str, Any] = {"static": self.choice.is_static}
+        if self.choice.is_static:
+            depends_on |= {**self._keys("dedupe"), "recipe": STATIC_RECIPE}
+        with self._stage("static-model", depends_on) as stage:
+            if stage.todo:
+                prepare_static(self.store, self.choice, self.place)
+
+    def embed(self) -> None:
+        """Documents to vectors: by far the longest stage."""
+        depends_on = {**self._keys("dedupe", "static-model"), "embedder": asdict(self.choice)}
+        total = self._fact("dedupe", "remain")
+        with self._stage("embed", depends_on, total=total) as stage:
+            if stage.todo:
+                task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
+                stage.run(task, self._per_part(lambda part: part_name("embed", part)), self._kept)
+                stage.facts["embedder"] = stored_embedder(self.store, self.choice, self.place).name
+
+    def embed_targets(self) -> None:
+        """Train documents of the target sets to vectors, one file per target."""
+        with self._stage("embed-targets", self._keys("targets", "embed")) as stage:
+            if stage.todo:
+                for name in self._fact("targets", "counts"):
+                    documents = DocumentStore(self.work.folder / "targets" / f"{name}.train")
+                    texts = documents.texts(np.arange(len(documents)))
+                    vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
+                    self.store.publish_array(
+                        f"embed-targets/{name}.npy", vectors.astype(np.float16)
+                    )
+                    stage.advance(len(texts))
+
+    def fit(self) -> None:
+        """A sample of the vectors to a tree."""
+        config = self.config
+        options = FitOptions(
+            branching=config.branching,
+            min_split=config.min_split,
+            max_share=config.max_share,
+            fit_documents=config.fit_documents,
+            seed=config.seed,
+        )
+        depends_on = {**self._keys("embed", "roles"), "options": asdict(options)}
+        with self._stage("fit", depends_on) as stage:
+            if stage.todo:
+                for note in fit_corpus(self.store, options, advance=stage.advance):
+                    self.work.progress.note(note)
+
+    def assign(self) -> None:
+        """Vectors to leaves."""
+        total = self._fact("roles", "corpus")
+        with self._stage("assign", self._keys("fit"), total=total) as stage:
+            if stage.todo:
+                task = AssignTask(store=self.store)
+                stage.run(task, self._per_part(assigned_name), self._in_corpus)
+
+    def tokenizer(self) -> None:
+        """Train the tokenizer, or bring it along."""
+        config = self.config
+        depends_on: dict[str, Any] = {"tokenizer": config.tokenizer}
+        if config.tokenizer == "train":
+            depends_on |= {**self._keys("roles"), "options": [config.vocab_size, config.seed]}
+        elif Path(config.tokenizer).is_file():
+            depends_on["bytes"] = file_entry(Path(), config.tokenizer).sha256
+        with self._stage("tokenizer", depends_on) as stage:
+            if stage.todo:
+                if config.tokenizer == "train":
+                    texts = training_texts(
+                        self.documents, self.document_roles, config.seed, stage.advance
+                    )
+                    tokenizer = train_tokenizer(texts, config.vocab_size)
+                else:
+                    tokenizer = bring_tokenizer(config.tokenizer)
+                tokenizer.save(self.store)
+
+    def tokenize(self) -> None:
+        """Documents to tokens."""
+        depends_on = self._keys("dedupe", "tokenizer")
+        total = self._fact("dedupe", "remain")
+        with self._stage("tokenize", depends_on, total=total) as stage:
+            if stage.todo:
+                stage.run(TokenizeTask(store=self.store), self._per_part(tokens_name), self._kept)
+
+    def order(self) -> None:
+        """Documents to runs in leaf order."""
+        config = self.config
+        per_run = parts_per_run(config.sort_memory)
+        depends_on = {**self._keys("assign", "tokenize"), "options": [config.seed, per_run]}
+        total = self._fact("roles", "corpus")
+        with self._stage("order", depends_on, total=total) as stage:
+            stage.facts["runs"] = runs = -(-self.documents.num_parts // per_run)
+            if stage.todo:
+                task = OrderTask(store=self.store, seed=config.seed, parts_per_run=per_run)
+                stage.run(task, [run_name(run) for run in range(runs)])
+
+    def plan(self) -> None:
+        """Which documents go into which shards."""
+        shards, sort_bytes = self.shards, self.config.sort_memory
+        per_unit = shards.shards_per_unit(sort_bytes)
+        depends_on = {**self._keys("order"), "shards": asdict(shards), "per_unit": per_unit}
+        with self._stage("plan", depends_on, total=self._fact("roles", "corpus")) as stage:
+            if stage.todo:
+                unit_samples = per_unit * shards.samples_per_shard
+                plan_shards(
+                    self.store,
+                    num_runs=self._fact("order", "runs"),
+                    num_leaves=self.tree.num_leaves,
+                    unit_tokens=unit_samples * shards.schema.tokens_per_sample,
+                    sort_bytes=sort_bytes,
+                )
+                stage.advance(self._fact("roles", "corpus"))
+
+    def write(self) -> None:
+        """Tokens to shards."""
+        shards = self.shards
+        per_unit = shards.shards_per_unit(self.config.sort_memory)
+        with self._stage("write", self._keys("plan"), unit="samples") as stage:
+            if stage.todo:
+                task = WriteTask(
+                    store=self.store,
+                    options=shards,
+                    num_runs=self._fact("order", "runs"),
+                    shards_per_unit=per_unit,
+                )
+                num_units = len(self.store.array(UNITS))
+                stage.run(task, [shard_unit_name(unit) for unit in range(num_units)])
+
+    def finish(self) -> Manifest:
+        """Everything into the corpus folder; the manifest last."""
+        out = self.config.folder
+        depends_on = {
+            name: stage.key for name, stage in self.done.items() if name not in ("order", "plan")
+        }
+        depends_on["format_version"] = str(FORMAT_VERSION)
+        marker = out / "shards" / SHARD_FORMATS[self.config.format].marker
+        outputs = [out / MANIFEST_FILE, marker]
+        with self._stage("finish", depends_on, unit="files", outputs=outputs) as stage:
+            if not stage.todo:
+                return Manifest.read(out)
+            files.withdraw(out)
+            files.clear_small_files(out)
+            manifest = assemble(
+                out,
+                Ingredients(
+                    store=self.store,
+                    documents=self.documents,
+                    roles=self.document_roles,
+                    tree=self.tree,
+                    tokenizer=self.corpus_tokenizer,
+                    shards=self.shards,
+                ),
+                targets=[self._target(name) for name in self._fact("targets", "counts")],
+                provenance=Provenance(
+                    embedder=f"{self._fact('embed', 'embedder')} "
+                    f"({self.choice.dtype}, {self.choice.backend})",
+                    empty_documents=self._fact("read", "empty"),
+                    duplicate_documents=self._fact("dedupe", "duplicates"),
+                    documents_in_targets=self._fact("roles", "in_targets"),
+                    options=self.config.record(),
+                    has_static_model=self.choice.is_static,
+                ),
+            )
+            manifest.write(out)
+            stage.advance(len(manifest.extras))
+        return manifest
+
+    def _target(self, name: str) -> TargetFiles:
+        folder = self.work.folder / "targets"
+        test = folder / f"{name}.test"
+        return TargetFiles(
+            name=name,
+            train=DocumentStore(folder / f"{name}.train"),
+            test=DocumentStore(test) if self._fact("targets", "counts")[name]["test"] else None,
+            train_vectors=self.store.array(f"embed-targets/{name}.npy"),
+        )
+
+    @contextmanager
+    def _stage(
+        self,
+        name: str,
+        depends_on: dict[str, Any],
+        *,
+        unit: str = "documents",
+        total: int | None = None,
+        outputs: Sequence[Path] = (),
+    ) -> Iterator[Stage]:
+        with self.work.stage(
+            name, unit=unit, total=total, depends_on=depends_on, outputs=outputs
+        ) as stage:
+            self.done[name] = stage
+            yield stage
+
+    def _keys(self, *names: str) -> dict[str, Any]:
+        return {name: self.done[name].key for name in names}
+
+    def _fact(self, name: str, fact: str) -> Any:
+        return self.done[name].facts[fact]
+
+    def _per_part(self, name: Callable[[int], str]) -> list[str]:
+        return [name(part) for part in range(self.documents.num_parts)]
+
+    @cached_property
+    def _kept(self) -> list[int]:
+        """Documents of each part that are embedded and tokenised."""
+        return [len(self.document_roles.kept(part)) for part in range(self.documents.num_parts)]
+
+    @cached_property
+    def _in_corpus(self) -> list[int]:
+        """Documents of each part that the corpus is made of."""
+        return [len(self.document_roles.corpus(part)) for part in range(self.documents.num_parts)]
