@@ -31,8 +31,9 @@ from clustering.embedder import (
     Dtype,
     EmbedderChoice,
     choose_dtype,
-    load_embedder,
+    distill_static,
     minilm_location,
+    open_embedder,
 )
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
@@ -84,13 +85,13 @@ def load(way: str, device: str, texts: list[str]) -> Embed:
     choice = EmbedderChoice(
         model="static" if kind == "static" else "minilm", dtype=format_, backend="torch"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        return load_embedder(
-            choice,
-            device=device,
-            cache=Path(folder),
-            sample=lambda: texts[:: max(1, len(texts) // STATIC_SAMPLE)],
-        ).embed
+    if not choice.is_static:
+        return open_embedder(choice, device=device).embed
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "static"
+        sample = texts[:: max(1, len(texts) // STATIC_SAMPLE)]
+        distill_static(choice, device=device, texts=sample, folder=folder)
+        return open_embedder(choice, device=device, static_folder=folder).embed
 
 
 def _plain(device: str, dtype: str) -> Embed:

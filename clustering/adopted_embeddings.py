@@ -66,23 +66,6 @@ class CorpusDocuments:
         return part_name("embed", part)
 
 
-class TargetDocuments:
-    """The train documents of a target set: few, and one part."""
-
-    def __init__(self, ids: Sequence[str], name: str) -> None:
-        self._ids = ids
-        self._name = name
-        self.offsets: NDArray[np.int64] = np.array([0, len(ids)])
-
-    def ids(self, part: int) -> Sequence[str]:
-        """See `Wanted`."""
-        return self._ids
-
-    def name(self, part: int) -> str:
-        """See `Wanted`."""
-        return self._name
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adopted:
     """What was found."""

@@ -101,21 +101,9 @@ def _cpu_computes_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def load_embedder(
-    choice: EmbedderChoice, *, device: str, cache: Path, sample: Callable[[], Sequence[str]]
+def open_embedder(
+    choice: EmbedderChoice, *, device: str, static_folder: Path | None = None
 ) -> Embedder:
-    """Load the chosen model; the static one is distilled for `sample` once and kept in `cache`.
-
-    Raises:
-        ModelError: The model, or a package it needs, is not here; says what to install or pass.
-    """
-    folder = cache / "static-model"
-    if choice.is_static and not folder.is_dir():
-        distill_static(choice, device=device, texts=sample(), folder=folder)
-    return open_embedder(choice, device=device, static_folder=folder)
-
-
-def open_embedder(choice: EmbedderChoice, *, device: str, static_folder: Path) -> Embedder:
     """Load the chosen model; the static one from `static_folder`, where `distill_static` left it.
 
     Raises:
@@ -124,6 +112,7 @@ def open_embedder(choice: EmbedderChoice, *, device: str, static_folder: Path) -
     if not choice.is_static:
         model = _load(choice.model, choice, choose_device(device))
         return _SentenceTransformer(model, _display_name(choice.model))
+    assert static_folder is not None, "a static model is distilled first"
     on_cpu = EmbedderChoice(model=str(static_folder), dtype="float32", backend="torch")
     model = _load(str(static_folder), on_cpu, "cpu")
     return _SentenceTransformer(model, f"static from {MINILM_HUB_NAME}")

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clustering import adopted_embeddings
-from clustering.adopted_embeddings import Adopted, TargetDocuments, adopt_embeddings
+from clustering.adopted_embeddings import Adopted, adopt_embeddings
 from clustering.embedding_parts import EmbeddingParts, part_name, publish_vectors
 from clustering.errors import InputError
 from clustering.foreign_embeddings import find_foreign
@@ -25,13 +25,14 @@ VECTORS = np.random.default_rng(0).standard_normal((500, DIMENSIONS)) * 3
 
 
 class Parts:
-    """The documents of `IDS` in parts of given sizes."""
+    """Documents in parts of given sizes, by default the first of `IDS`."""
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: int, ids: list[str] = IDS) -> None:
         self.offsets: NDArray[np.int64] = np.cumsum([0, *sizes], dtype=np.int64)
+        self._ids = ids
 
     def ids(self, part: int) -> list[str]:
-        return IDS[self.offsets[part] : self.offsets[part + 1]]
+        return self._ids[self.offsets[part] : self.offsets[part + 1]]
 
     def name(self, part: int) -> str:
         return part_name("embed", part)
@@ -113,7 +114,7 @@ def test_the_vectors_of_another_build_are_taken_part_by_part(
 
 def test_whole_numbers_are_ids(source: Path, store: LocalWork) -> None:
     pq.write_table(columns(pa.array([7, 12]), VECTORS[:2]), source / "a.parquet")
-    wanted = TargetDocuments(["12", "7"], "embed/part-00000.arrow")
+    wanted = Parts(2, ids=["12", "7"])
     adopt_embeddings(find_foreign(source), wanted, store, remedy="", advance=lambda _: None)
     assert_adopted(store, VECTORS[[1, 0]])
 
@@ -179,7 +180,7 @@ def test_files_of_two_models_are_refused(source: Path, store: LocalWork) -> None
 
 def test_two_documents_of_one_id_are_refused(source: Path, store: LocalWork) -> None:
     pq.write_table(columns(["a", "b"], VECTORS[:2]), source / "a.parquet")
-    wanted = TargetDocuments(["a", "b", "a"], "embed-targets/t.arrow")
+    wanted = Parts(3, ids=["a", "b", "a"])
     with pytest.raises(InputError, match="more than once in the documents: 'a'"):
         adopt_embeddings(find_foreign(source), wanted, store, remedy="", advance=lambda _: None)
 

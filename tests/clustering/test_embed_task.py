@@ -13,7 +13,7 @@ from clustering.document_parts import DocumentParts
 from clustering.document_roles import DocumentRoles
 from clustering.duplicates import find_duplicates
 from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
-from clustering.embedder import EmbedderChoice
+from clustering.embedder import EmbedderChoice, choose_dtype
 from clustering.embedding_parts import EmbeddingParts
 from clustering.inputs import find_inputs
 from clustering.local_engine import LocalEngine
@@ -21,7 +21,7 @@ from clustering.reading import ReadOptions, ReadTask, finish_reading, publish_fi
 from clustering.work_store import LocalWork
 from tests.clustering.conftest import KINDS, documents_of, write_lines
 
-STATIC = EmbedderChoice(model="static", dtype="float32", backend="torch")
+STATIC = EmbedderChoice(model="static", dtype=choose_dtype("auto", "cpu", "torch"), backend="torch")
 TEXTS = [text for kind in KINDS for text in documents_of(kind, 10)]
 
 

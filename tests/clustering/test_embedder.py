@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from clustering import embedder as module
-from clustering.embedder import Embedder, EmbedderChoice, choose_dtype, load_embedder
+from clustering.embedder import (
+    Embedder,
+    EmbedderChoice,
+    choose_dtype,
+    distill_static,
+    open_embedder,
+)
 from clustering.errors import ModelError
 from tests.clustering.conftest import KINDS, documents_of
 
@@ -14,16 +20,12 @@ LABELS = np.repeat(np.arange(len(KINDS)), 25)
 TEXTS = [text for kind in KINDS for text in documents_of(kind, 25)]
 
 
-def texts() -> list[str]:
-    return TEXTS
-
-
 MINILM = EmbedderChoice(model="minilm", dtype="float32", backend="torch")
 
 
 @pytest.fixture(scope="session")
-def minilm(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    return load_embedder(MINILM, device="cpu", cache=tmp_path_factory.mktemp("cache"), sample=texts)
+def minilm() -> Embedder:
+    return open_embedder(MINILM, device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +33,9 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     choice = EmbedderChoice(
         model="static", dtype=choose_dtype("auto", "cpu", "torch"), backend="torch"
     )
-    return load_embedder(choice, device="cpu", cache=tmp_path_factory.mktemp("cache"), sample=texts)
+    folder = tmp_path_factory.mktemp("static") / "model"
+    distill_static(choice, device="cpu", texts=TEXTS, folder=folder)
+    return open_embedder(choice, device="cpu", static_folder=folder)
 
 
 @pytest.mark.parametrize("name", ["minilm", "static"])
@@ -58,9 +62,9 @@ def test_a_text_without_known_tokens_gets_a_direction(static: Embedder) -> None:
     np.testing.assert_allclose(np.linalg.norm(static.embed(["", "\U0001f9ff"]), axis=1), 1)
 
 
-def test_bfloat16_points_the_same_way(minilm: Embedder, tmp_path: Path) -> None:
+def test_bfloat16_points_the_same_way(minilm: Embedder) -> None:
     choice = EmbedderChoice(model="minilm", dtype="bfloat16", backend="torch")
-    half = load_embedder(choice, device="cpu", cache=tmp_path, sample=texts).embed(TEXTS[::10])
+    half = open_embedder(choice, device="cpu").embed(TEXTS[::10])
     assert (half * minilm.embed(TEXTS[::10])).sum(axis=1).min() > 0.999
 
 
@@ -79,13 +83,13 @@ def test_without_package_and_hub_the_error_says_what_to_do(
     monkeypatch.setattr(module, "MINILM_PACKAGE", "a_package_that_is_not_there")
     monkeypatch.setattr(module, "MINILM_HUB_NAME", str(tmp_path / "no-hub"))
     with pytest.raises(ModelError, match=r"braidstream\[minilm\].*--model FOLDER"):
-        load_embedder(MINILM, device="cpu", cache=tmp_path, sample=texts)
+        open_embedder(MINILM, device="cpu")
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     missing = EmbedderChoice(model=str(tmp_path / "none"), dtype="float32", backend="torch")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_embedder(missing, device="cpu", cache=tmp_path, sample=texts)
+        open_embedder(missing, device="cpu")
 
 
 def test_bfloat16_is_torch_only() -> None:
