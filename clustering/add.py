@@ -10,31 +10,24 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clustering.add_config import AddConfig
-from clustering.added_documents import AddedDocuments, PartMaker, make_parts
-from clustering.added_segment import write_segment
-from clustering.baseline import DISTANCES_FILE, distance_quantile, read_digests
-from clustering.corpus_models import corpus_tokenizer, corpus_tree, recorded_embedder
+from clustering.add_stages import AddStages
+from clustering.assignment import assigned_name
+from clustering.baseline import DISTANCES_FILE, distance_quantile
+from clustering.config import WORK_FOLDER
+from clustering.engine import Engine
 from clustering.errors import BuildError
-from clustering.inputs import InputFile, find_inputs
-from clustering.known_texts import KnownTexts
+from clustering.local_engine import LocalEngine
 from clustering.progress import Progress
-from clustering.records import BadInput
-from clustering.stages import StageRecord, Workspace, published
+from clustering.stages import StageRecord, Workspace
 from pipeline import Corpus, open_corpus
 from pipeline.address import is_address
 from pipeline.manifest import Manifest
-from pipeline.places import LocalPlace
-from pipeline.segments import appended, segment_folder
 from pipeline.storage import LocalStorage, read_array
-from pipeline.versions import publish_version
 
-WORK_FOLDER = ".build"
 ADD_FOLDER = "add"
 FAR_SHARE = 0.99
 """A document is far from its leaf when it is farther than this share of those the tree was built from."""
@@ -69,8 +62,12 @@ class AddReport:
         return self.far_share is not None and self.far_share > DRIFT_SHARE
 
 
-def add(config: AddConfig, progress: Progress | None = None) -> AddReport:
+def add(
+    config: AddConfig, progress: Progress | None = None, engine: Engine | None = None
+) -> AddReport:
     """Add documents to a corpus; continue after what an earlier run has finished.
+
+    `engine` is the one that the options name, where none is given.
 
     Raises:
         InputError: The input cannot be found or read.
@@ -87,106 +84,36 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddReport:
     corpus = open_corpus(config.corpus)
     _check(corpus)
     build = Workspace(corpus.path / WORK_FOLDER, progress or Progress())
-    with build.locked():
-        work = Workspace(build.folder / ADD_FOLDER, build.progress)
-        report = _Addition(config, corpus, work).run(started)
+    engine = engine or LocalEngine(config.workers)
+    work = Workspace(build.folder / ADD_FOLDER, build.progress, engine=engine)
+    with build.locked(), work.locked():
+        stages = AddStages(config, corpus, work)
+        manifest = stages.run()
+        report = AddReport(
+            manifest=manifest,
+            documents=stages.num_new,
+            known=stages.num_known,
+            empty=stages.done["read"].facts["empty"],
+            skipped_input=stages.done["read"].facts["skipped"],
+            examples_of_skipped=tuple(stages.done["read"].facts["examples_of_skipped"]),
+            far_share=_far_share(corpus, stages) if stages.num_new else None,
+            stages=tuple(work.records),
+            seconds=time.monotonic() - started,
+        )
         shutil.rmtree(work.folder)
     return report
 
 
-class _Addition:
-    """The flow of one addition: each method is a stage, in the order of the file."""
-
-    def __init__(self, config: AddConfig, corpus: Corpus, work: Workspace) -> None:
-        self.config = config
-        self.corpus = corpus
-        self.work = work
-        self.files = _named_apart([find_inputs(texts) for texts in config.texts])
-
-    def run(self, started: float) -> AddReport:
-        facts, folder, key = self.read_and_embed()
-        documents = AddedDocuments(folder)
-        manifest = self.append(documents, facts, key) if len(documents) else self.corpus.manifest
-        return AddReport(
-            manifest=manifest,
-            documents=len(documents),
-            known=facts["known"],
-            empty=facts["empty"],
-            skipped_input=facts["skipped"],
-            examples_of_skipped=tuple(facts["examples_of_skipped"]),
-            far_share=self.far_share(documents),
-            stages=tuple(self.work.records),
-            seconds=time.monotonic() - started,
-        )
-
-    def read_and_embed(self) -> tuple[dict[str, Any], Path, str]:
-        """Files to new documents in their leaves."""
-        config, manifest = self.config, self.corpus.manifest
-        depends_on = {
-            "corpus": self.corpus.fingerprint,
-            "files": [file.identity for file in self.files],
-            "options": [config.text_column, config.on_bad_input, config.part_documents],
-        }
-        with self.work.stage(
-            "documents", unit="documents", total=None, depends_on=depends_on
-        ) as stage:
-            if stage.todo:
-                bad = BadInput(action=config.on_bad_input)
-                counts = make_parts(
-                    self.files,
-                    stage.folder,
-                    PartMaker(
-                        embedder=recorded_embedder(
-                            self.corpus, model=config.model, device=config.device
-                        ),
-                        tree=corpus_tree(self.corpus),
-                        tokenizer=corpus_tokenizer(self.corpus),
-                    ),
-                    known=KnownTexts(read_digests(self.corpus.path, manifest)),
-                    text_column=config.text_column,
-                    bad=bad,
-                    part_documents=config.part_documents,
-                    advance=stage.advance,
-                )
-                stage.facts |= {"known": counts.known, "empty": counts.empty}
-                stage.facts |= {"skipped": bad.skipped, "examples_of_skipped": bad.examples}
-        return stage.facts, stage.folder, stage.key
-
-    def append(self, documents: AddedDocuments, facts: dict[str, Any], key: str) -> Manifest:
-        """New documents to a segment, and the manifest that names it."""
-        corpus = self.corpus
-        folder = corpus.path / segment_folder(corpus.manifest.version + 1)
-        folder.parent.mkdir(exist_ok=True)
-        with self.work.stage(
-            "segment", unit="samples", total=None, depends_on={"documents": key}
-        ) as stage:
-            with published(folder) as partial:
-                segment, samples = write_segment(
-                    corpus,
-                    documents,
-                    [file.name for file in self.files],
-                    partial,
-                    empty_documents=facts["empty"],
-                    known_documents=facts["known"],
-                    advance=stage.advance,
-                )
-            sizes = corpus.domains(k=corpus.num_leaves).sizes + samples
-            manifest = appended(
-                corpus.manifest, segment, empty_leaves=int(np.count_nonzero(sizes == 0))
-            )
-            publish_version(LocalPlace(corpus.path), manifest)
-        return manifest
-
-    def far_share(self, documents: AddedDocuments) -> float | None:
-        """Share of the documents that are farther from their leaf than `FAR_SHARE` of the original ones."""
-        content = next(
-            (entry for entry in self.corpus.manifest.extras if entry.file == DISTANCES_FILE), None
-        )
-        if content is None or not len(documents):
-            return None
-        counts = read_array(LocalStorage(self.corpus.path), content)
-        far = documents.column("distance") > distance_quantile(counts, FAR_SHARE)
-        return float(np.mean(far))
+def _far_share(corpus: Corpus, stages: AddStages) -> float | None:
+    """Share of the new documents that are farther from their leaf than `FAR_SHARE` of the original ones."""
+    entry = next((e for e in corpus.manifest.extras if e.file == DISTANCES_FILE), None)
+    if entry is None:
+        return None
+    far = distance_quantile(read_array(LocalStorage(corpus.path), entry), FAR_SHARE)
+    parts = range(stages.documents.num_parts)
+    distances = (stages.store.table(assigned_name(part))["distance"] for part in parts)
+    count = sum(int(np.count_nonzero(part.to_numpy() > far)) for part in distances)
+    return count / stages.num_new
 
 
 def _check(corpus: Corpus) -> None:
@@ -197,9 +124,3 @@ def _check(corpus: Corpus) -> None:
             f"{corpus.address} was imported: its domains are names that came with it, and a new document "
             "belongs to none of them by itself. Documents can be added to what `braidstream build` made."
         )
-
-
-def _named_apart(inputs: list[list[InputFile]]) -> list[InputFile]:
-    """The files of all inputs, one after the other; a file that is named twice counts once."""
-    by_path = {file.path.resolve(): file for files in inputs for file in files}
-    return list(by_path.values())

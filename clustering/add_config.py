@@ -26,6 +26,8 @@ class AddConfig:
     """Where the corpus's embedding model is, if it was a folder: only its name is recorded."""
     device: str = "auto"
     """Where the embedding model runs: auto, cpu, cuda, cuda:1, mps."""
+    workers: int = 1
+    """Processes that do the units of a stage side by side; the result is the same whatever their number."""
     part_documents: int = 4_096
     """Documents per part of the work; an addition that is killed loses at most one part."""
 
@@ -34,5 +36,3 @@ class AddConfig:
             raise BuildError(
                 "nothing to add was named: give files, folders or globs after the corpus."
             )
-        if self.part_documents < 1:
-            raise BuildError(f"--part-documents is {self.part_documents}; it must be at least 1.")

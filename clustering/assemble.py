@@ -80,7 +80,7 @@ def assemble(
     length, total_tokens = schema.tokens_per_sample, int(leaf_tokens.sum())
     leaf_offsets = leaf_offsets_of(leaf_of_blocks(leaf_tokens, length), tree.num_leaves)
     num_units = len(store.array(UNITS))
-    shards = _collect_shards(out, made, num_units)
+    shards = collect_shards(out, store, made.shards.shard_format)
     checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])
     heldout = np.asarray(made.roles.heldout())
     cards = _write_cards(out, made, num_units, leaf_offsets)
@@ -120,19 +120,19 @@ def assemble(
     )
 
 
-def _collect_shards(out: Path, made: Ingredients, num_units: int) -> tuple[ShardEntry, ...]:
-    """Bring the shards of all units together; hard links where work store and corpus share a disk."""
+def collect_shards(out: Path, store: WorkStore, shard_format: str) -> tuple[ShardEntry, ...]:
+    """Bring the shards of all units into OUT/shards; hard links where work store and corpus share a disk."""
     entries, index = [], []
     with published(out / "shards") as folder:
         folder.mkdir()
-        for unit in range(num_units):
-            record = json.loads(made.store.content(unit_name(unit)))
+        for unit in range(len(store.array(UNITS))):
+            record = json.loads(store.content(unit_name(unit)))
             for content in record["shards"]:
                 entry = ShardEntry(**content)
-                made.store.copy_to(f"write/{entry.file}", folder / Path(entry.file).name)
+                store.copy_to(f"write/{entry.file}", folder / Path(entry.file).name)
                 entries.append(entry)
             index += record["index"]
-        SHARD_FORMATS[made.shards.shard_format].write_index(folder, index)
+        SHARD_FORMATS[shard_format].write_index(folder, index)
     return tuple(entries)
 
 

@@ -28,7 +28,7 @@ from clustering.embedder import EmbedderChoice, choose_device, choose_dtype
 from clustering.embedding_parts import part_name
 from clustering.errors import BuildError
 from clustering.fitting import FitOptions, fit_corpus, load_tree
-from clustering.inputs import find_inputs
+from clustering.inputs import InputFile, find_inputs
 from clustering.leaf_order import OrderTask, parts_per_run, run_name
 from clustering.reading import (
     ReadOptions,
@@ -70,6 +70,11 @@ class BuildStages:
             backend=config.backend,
             dtype=choose_dtype(config.dtype, config.device, config.backend),
         )
+
+    @cached_property
+    def inputs(self) -> list[InputFile]:
+        """The files to read."""
+        return find_inputs(self.config.corpus)
 
     @cached_property
     def documents(self) -> DocumentParts:
@@ -123,7 +128,7 @@ class BuildStages:
     def read(self) -> None:
         """Files to parts of documents."""
         config = self.config
-        inputs = find_inputs(config.corpus)
+        inputs = self.inputs
         options = ReadOptions(
             text_column=config.text_column,
             id_column=config.id_column,

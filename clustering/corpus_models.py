@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import cache
+from pathlib import Path
 
 from clustering.baseline import EMBEDDER_FOLDER, STATIC_MODEL
-from clustering.embedder import (
-    MINILM_HUB_NAME,
-    Embedder,
-    EmbedderChoice,
-    load_embedder,
-)
+from clustering.embedder import MINILM_HUB_NAME, EmbedderChoice
 from clustering.errors import ModelError
 from clustering.tokenization import CorpusTokenizer
 from clustering.tree import Tree
 from pipeline import Corpus
 
-_RECORDED = re.compile(r"(?P<name>.*) \((?P<dtype>float32|bfloat16), (?P<backend>\w+)\)")
+_RECORDED = re.compile(
+    r"(?P<name>.*) \((?P<dtype>float32|bfloat16), (?P<backend>torch|onnx|openvino)\)"
+)
 _STATIC = "static from "
 
 
@@ -44,50 +40,37 @@ def corpus_tokenizer(corpus: Corpus) -> CorpusTokenizer:
     )
 
 
-def recorded_embedder(corpus: Corpus, *, model: str | None, device: str) -> Callable[[], Embedder]:
-    """Loads the embedding model that the tree of `corpus` was fitted on, once, when it is first called.
+def recorded_choice(corpus: Corpus, *, model: str | None) -> EmbedderChoice:
+    """The embedding model that the tree of `corpus` was fitted on, and how it computed.
 
-    `model` says where it is, if its recorded name does not. The function that is returned raises `ModelError`
-    when it is not here, or when `model` is another one.
+    `model` says where it is, if its recorded name does not. Raises `ModelError` when that is another one, or
+    when a model that came with the corpus is missing.
     """
     recorded = corpus.manifest.embedder
-
-    @cache
-    def load() -> Embedder:
-        found = _RECORDED.fullmatch(recorded)
-        if found is None:
-            raise ModelError(
-                f"{corpus.address} says of its embedding model only {recorded!r}, not how it computed. Build "
-                "the corpus again to be able to add to it."
-            )
-        name = found["name"]
-        is_static = name.startswith(_STATIC)
-        kept = corpus.path / EMBEDDER_FOLDER
-        if is_static and not (kept / STATIC_MODEL).is_dir():
-            raise ModelError(
-                f"the embedding model of {corpus.address}, a static one that was distilled for it, is not in "
-                f"{kept}. Copy the whole corpus again, or build it again."
-            )
-        choice = EmbedderChoice(
-            model="static" if is_static else model or _called(name),
-            dtype=found["dtype"],  # type: ignore[arg-type]  # the pattern allows no others
-            backend=found["backend"],  # type: ignore[arg-type]
+    found = _RECORDED.fullmatch(recorded)
+    if found is None:
+        raise ModelError(
+            f"{corpus.address} says of its embedding model only {recorded!r}, not how it computed. Build the "
+            "corpus again to be able to add to it."
         )
-        try:
-            embedder = load_embedder(choice, device=device, cache=kept, sample=list)
-        except ModelError as error:
-            raise ModelError(
-                f"the tree of {corpus.address} was fitted on {recorded}, which cannot be loaded: {error} If "
-                "it was a folder, say where it is: --model FOLDER."
-            ) from error
-        if embedder.name != name:
-            raise ModelError(
-                f"--model is {embedder.name!r}; the tree of {corpus.address} was fitted on {name!r}. Vectors "
-                "of another model say nothing about its leaves."
-            )
-        return embedder
-
-    return load
+    name = found["name"]
+    is_static = name.startswith(_STATIC)
+    kept = corpus.path / EMBEDDER_FOLDER
+    if is_static and not (kept / STATIC_MODEL).is_dir():
+        raise ModelError(
+            f"the embedding model of {corpus.address}, a static one that was distilled for it, is not in "
+            f"{kept}. Copy the whole corpus again, or build it again."
+        )
+    if model is not None and name not in (model, Path(model).name):
+        raise ModelError(
+            f"--model is {Path(model).name!r}; the tree of {corpus.address} was fitted on {name!r}. Vectors "
+            "of another model say nothing about its leaves."
+        )
+    return EmbedderChoice(
+        model="static" if is_static else model or _called(name),
+        dtype=found["dtype"],  # type: ignore[arg-type]  # the pattern allows no others
+        backend=found["backend"],  # type: ignore[arg-type]
+    )
 
 
 def _called(name: str) -> str:

@@ -14,14 +14,14 @@ import pytest
 from scipy.sparse import load_npz
 from streaming import StreamingDataset
 
-from clustering import add as add_module
-from clustering import added_cards
+from clustering import add_stages, added_cards
 from clustering.add import AddReport, add
 from clustering.add_command import main
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig
 from clustering.corpus_models import corpus_tokenizer
+from clustering.embed_task import EmbedTask
 from clustering.errors import BuildError, ModelError
 from clustering.progress import Progress
 from pipeline import Mixture, MixtureStream, open_corpus
@@ -185,14 +185,12 @@ def test_an_addition_that_is_stopped_leaves_the_old_version_and_goes_on_where_it
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(add_module, stops_at, stop)
+        patch.setattr(add_stages, stops_at, stop)
         with pytest.raises(KeyboardInterrupt):
             added(folder, more_texts)
     assert open_corpus(folder).manifest == before
-    parts = {path: path.stat().st_mtime_ns for path in (folder / ".build").rglob("part-*.arrow")}
-    assert len(parts) == 4
     report = added(folder, more_texts)
-    assert [record.reused for record in report.stages] == [True, False]
+    assert [record.name for record in report.stages if not record.reused] == ["finish"]
     assert open_corpus(folder).manifest.version == 2
 
 
@@ -200,19 +198,19 @@ def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
     folder: Path, more_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    make = add_module.PartMaker.__call__
+    embed = EmbedTask.__call__
 
-    def stop_at_the_third(self: object, documents: list[object]) -> object:
-        made.append(len(documents))
+    def stop_at_the_third(self: EmbedTask, unit: int) -> int:
+        made.append(unit)
         if len(made) == 3:
             raise KeyboardInterrupt
-        return make(self, documents)  # type: ignore[arg-type]
+        return embed(self, unit)
 
-    monkeypatch.setattr(add_module.PartMaker, "__call__", stop_at_the_third)
+    monkeypatch.setattr(EmbedTask, "__call__", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         added(folder, more_texts)
     added(folder, more_texts)
-    assert made == [8, 8, 8, 8, 6]
+    assert made == [0, 1, 2, *range(2, 7)]
 
 
 def test_what_a_killed_addition_left_behind_is_no_obstacle(
