@@ -25,9 +25,10 @@ of the tree, so that one copy on disk serves every number of domains.
   braidstream build texts/ --out s3://bucket/corpus
 
 Embedding takes nearly all of the time: about 40 to 130 documents/s on two cores with `minilm`, thousands with
-`static`. A build that was stopped continues with the same command; with other options it
-repeats only the stages that they affect. Work files are kept in OUT/.build for that; remove the folder when
-the corpus is final. Afterwards: `braidstream inspect OUT`."""
+`static`. Data moves in parts, so memory does not grow with the corpus: --sort-memory and --workers bound it.
+A build that was stopped continues with the same command, at the part where it was; with other options it
+repeats only the stages that they affect. Work files are kept in OUT/.build (or --work) for that; remove the
+folder when the corpus is final. Afterwards: `braidstream inspect OUT`."""
 
 
 def main(argv: Sequence[str]) -> int:

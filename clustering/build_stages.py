@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from clustering import corpus_files as files
+from clustering.adopted_embeddings import CorpusDocuments, adopt_embeddings
 from clustering.assemble import Ingredients, Provenance, TargetFiles, assemble
 from clustering.assignment import AssignTask, assigned_name
 from clustering.config import BuildConfig
@@ -25,9 +26,10 @@ from clustering.documents import DocumentStore
 from clustering.duplicates import find_duplicates
 from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
 from clustering.embedder import EmbedderChoice, choose_device, choose_dtype
-from clustering.embedding_parts import part_name
-from clustering.errors import BuildError
+from clustering.embedding_parts import EmbeddingParts, part_name
+from clustering.errors import BuildError, ModelError
 from clustering.fitting import FitOptions, fit_corpus, load_tree
+from clustering.foreign_embeddings import ForeignFile, find_foreign
 from clustering.inputs import InputFile, find_inputs
 from clustering.leaf_order import OrderTask, parts_per_run, run_name
 from clustering.reading import (
@@ -54,6 +56,13 @@ from clustering.tokenization import (
 from clustering.tokenizer_sample import training_texts
 from clustering.tree import Tree
 from pipeline.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SampleSchema, file_entry
+
+
+def foreign_identity(file: ForeignFile) -> list[Any]:
+    """What changes when a file of vectors does, where that can be told without reading it."""
+    path = Path(file.store.address) / file.name
+    stat = path.stat() if path.is_file() else None
+    return [file.name, *(() if stat is None else (stat.st_size, stat.st_mtime_ns))]
 
 
 class BuildStages:
@@ -215,11 +224,23 @@ class BuildStages:
     def embed(self) -> None:
         """Documents to vectors: by far the longest stage."""
         depends_on = {**self._keys("dedupe", "static-model"), "embedder": asdict(self.choice)}
+        if self.config.embeddings is not None:
+            foreign = find_foreign(self.config.embeddings)
+            depends_on["embeddings"] = [foreign_identity(file) for file in foreign]
         total = self._fact("dedupe", "remain")
         with self._stage("embed", depends_on, total=total) as stage:
-            if stage.todo:
+            if stage.todo and self.config.embeddings is not None:
+                adopt_embeddings(
+                    foreign,
+                    CorpusDocuments(self.store),
+                    self.store,
+                    remedy="Add what is missing, or leave the option out to embed all documents here.",
+                    advance=stage.advance,
+                )
+            elif stage.todo:
                 task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, self._per_part(lambda part: part_name("embed", part)), self._kept)
+            if stage.todo:
                 stage.facts["embedder"] = stored_embedder(self.store, self.choice, self.place).name
 
     def embed_targets(self) -> None:
@@ -230,6 +251,7 @@ class BuildStages:
                     documents = DocumentStore(self.work.folder / "targets" / f"{name}.train")
                     texts = documents.texts(np.arange(len(documents)))
                     vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
+                    self._check_dimensions(vectors.shape[1])
                     self.store.publish_array(
                         f"embed-targets/{name}.npy", vectors.astype(np.float16)
                     )
@@ -378,6 +400,16 @@ class BuildStages:
             test=DocumentStore(test) if self._fact("targets", "counts")[name]["test"] else None,
             train_vectors=self.store.array(f"embed-targets/{name}.npy"),
         )
+
+    def _check_dimensions(self, found: int) -> None:
+        """Vectors of the corpus that came from elsewhere may be another model's."""
+        expected = EmbeddingParts(self.store).dimensions
+        if found != expected:
+            raise ModelError(
+                f"--embeddings has vectors of {expected} numbers, but --model {self.choice.model} makes "
+                f"some of {found}: target sets cannot be compared with the corpus. Name the model that made "
+                "the embeddings."
+            )
 
     @contextmanager
     def _stage(

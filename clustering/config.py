@@ -149,6 +149,10 @@ class BuildConfig:
     model: str = "minilm"
     """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it: 30 times faster, a
     little coarser), a hub name, or a folder of sentence-transformers or model2vec."""
+    embeddings: Annotated[Path | str | None, _PLACE] = None
+    """Folder (or s3:// prefix) of vectors made elsewhere: Arrow or Parquet files with the columns document
+    (an id as --id-column has it, or FILE:ROW) and vector; also the embed/ folder in the work of another
+    build. --model must then be the model that made them: target sets still go through it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the embedding model; auto takes bfloat16 where the processor computes in it."""
     backend: Literal["torch", "onnx", "openvino"] = "torch"

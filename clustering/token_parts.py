@@ -8,7 +8,7 @@ tokenize/part-00000.arrow                           tokens of each kept document
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from clustering.document_roles import DocumentRoles
 from clustering.engine import Device
 from clustering.packing import Tokens
 from clustering.tokenization import CorpusTokenizer
-from clustering.work_store import WorkStore, open_work
+from clustering.work_store import WorkStore
 
 CHUNK_TEXTS = 1_024
 """Documents tokenised at a time."""
@@ -30,7 +30,7 @@ def tokens_name(part: int) -> str:
     return f"tokenize/part-{part:05}.arrow"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenizeTask:
     """Tokenises the kept documents of a part."""
 
@@ -46,9 +46,13 @@ class TokenizeTask:
         texts = documents.part(unit)["text"].take(kept)
         self.store.publish_table(
             tokens_name(unit),
-            pa.table({"tokens": token_lists(texts, _tokenizer(self.store.address))}),
+            pa.table({"tokens": token_lists(texts, self._tokenizer)}),
         )
         return len(kept)
+
+    @cached_property
+    def _tokenizer(self) -> CorpusTokenizer:
+        return CorpusTokenizer.load(self.store)
 
 
 def token_lists(texts: Any, tokenizer: CorpusTokenizer) -> Any:
@@ -70,8 +74,3 @@ def flat_tokens(lists: Any) -> tuple[Tokens, NDArray[np.int64], NDArray[np.int64
     array = lists.combine_chunks() if hasattr(lists, "combine_chunks") else lists
     offsets = array.offsets.to_numpy().astype(np.int64, copy=False)
     return array.values.to_numpy(), offsets[:-1], np.diff(offsets)
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(address: str) -> CorpusTokenizer:
-    return CorpusTokenizer.load(open_work(address))

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
-from clustering.errors import BuildError
+from clustering.errors import BuildError, ModelError
 from clustering.inputs import InputFile
 from clustering.progress import Progress
 from clustering.readers import read_documents
@@ -255,9 +255,8 @@ def test_a_killed_build_does_no_finished_unit_again(
     [
         lambda c: replace(c, workers=2),
         lambda c: replace(c, sort_memory=1 << 20),
-        lambda c: replace(c, part_documents=37),
     ],
-    ids=["workers", "sort_memory", "part_documents"],
+    ids=["workers", "sort_memory"],
 )
 def test_how_the_work_is_cut_changes_no_byte(
     built: BuildReport, build_config: BuildConfig, tmp_path: Path, change: Change
@@ -278,6 +277,17 @@ def test_groups_of_shards_are_cut_where_one_writer_would_cut(
     assert len(many.manifest.shards) > 4
     assert len(list((tmp_path / "many" / ".build" / "write").glob("unit-*.json"))) > 1
     assert many.manifest.fingerprint == one.manifest.fingerprint
+
+
+def test_embeddings_of_another_build_give_the_same_corpus(
+    built: BuildReport, build_config: BuildConfig, tmp_path: Path
+) -> None:
+    embeddings = build_config.folder / ".build" / "embed"
+    config = replace(build_config, out=tmp_path / "corpus", embeddings=embeddings)
+    assert build(config, QUIET).manifest.fingerprint == built.manifest.fingerprint
+    wrong = replace(config, out=tmp_path / "wrong", model="static")
+    with pytest.raises(ModelError, match=r"vectors of 384 numbers, but --model static"):
+        build(wrong, QUIET)
 
 
 def test_work_in_an_object_store_gives_the_same_corpus(
