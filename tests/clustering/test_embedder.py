@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from clustering.embedder import (
     EmbedderChoice,
     choose_dtype,
     distill_static,
+    minilm_location,
     open_embedder,
 )
 from clustering.errors import ModelError
@@ -103,3 +105,27 @@ def test_bfloat16_is_torch_only() -> None:
 def test_no_text_gives_no_vector(name: str, request: pytest.FixtureRequest) -> None:
     embedder: Embedder = request.getfixturevalue(name)
     assert embedder.embed([]).shape == (0, embedder.embed(["x"]).shape[1])
+
+
+def test_a_folder_of_model2vec_is_a_static_model(tmp_path: Path) -> None:
+    """The files that model2vec 0.10 saves, with a table of our own."""
+    from safetensors.numpy import save_file
+
+    kinds = (
+        "sentence_transformers.models.StaticEmbedding",
+        "sentence_transformers.models.Normalize",
+    )
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": kind}
+        for number, (path, kind) in enumerate(zip((".", "1_Normalize"), kinds, strict=True))
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), "utf-8")
+    tokenizer = Path(minilm_location()) / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    table = np.random.default_rng(0).standard_normal((30_522, 8)).astype(np.float32)
+    save_file({"embeddings": table}, tmp_path / "model.safetensors")
+    choice = EmbedderChoice(model=str(tmp_path), dtype="float32", backend="torch")
+    found = open_embedder(choice, device="cpu").embed(["a a b"])[0]
+    ids = [1037, 1037, 1038]  # "a" and "b" in the vocabulary of BERT
+    expected = table[ids].mean(axis=0)
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
