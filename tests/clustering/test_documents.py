@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from clustering.documents import DocumentStore, IngestCounts, ingest
-from clustering.errors import BuildError
 from clustering.inputs import find_inputs
 from clustering.keyed_hash import keyed, smallest, text_digest
 from clustering.records import BadInput
-from clustering.roles import assign_roles
 from tests.clustering.conftest import write_lines
 
 
@@ -91,21 +89,3 @@ def test_keys_differ_by_seed_and_purpose() -> None:
     assert len(np.unique(np.concatenate(keys))) == 4000
     assert smallest(keys[0], 10).tolist() == sorted(np.argsort(keys[0])[:10].tolist())
     assert smallest(keys[0], 5000).tolist() == list(range(1000))
-
-
-def test_roles_are_disjoint_and_complete() -> None:
-    texts = [f"text {i}" for i in range(200)]
-    roles = assign_roles(
-        digests_of(*texts), digests_of("text 7", "unknown"), heldout_share=0.1, seed=0
-    )
-    assert roles.in_targets.tolist() == [7]
-    assert len(roles.heldout) == 20
-    everything = np.concatenate([roles.corpus, roles.heldout, roles.in_targets])
-    assert sorted(everything) == list(range(200))
-    other = assign_roles(digests_of(*texts), digests_of(), heldout_share=0.1, seed=1)
-    assert set(other.heldout) != set(roles.heldout)
-
-
-def test_a_corpus_that_is_all_targets_is_refused() -> None:
-    with pytest.raises(BuildError, match="no document is left"):
-        assign_roles(digests_of("a", "b"), digests_of("b", "a"), heldout_share=0, seed=0)
