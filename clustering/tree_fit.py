@@ -174,7 +174,7 @@ def _children(
 def _in_order(
     of_parent: Sequence[NDArray[np.float32]], child: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], list[SiblingOrder]]:
-    """Children with members, in their dendrograms' order: centroids, parents, child of each vector, orders."""
+    """Children with members, in their dendrograms' order: centroids, parents, child per vector, orders."""
     sizes = [len(of) for of in of_parent]
     has_members = np.bincount(child, minlength=sum(sizes)) > 0
     number = np.full(sum(sizes), -1, dtype=np.int64)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clustering.embedding_parts import publish_vectors
+from clustering.errors import BuildError
+from clustering.suggest import Granularity, fitted_vectors, suggest, survey
+from clustering.suggest_command import main
+from clustering.work_store import LocalWork
+
+
+def kinds(number: int, count: int) -> NDArray[np.float16]:
+    """Vectors of so many kinds, in random order."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(number, 24))[rng.integers(number, size=count)]
+    points += 0.15 * rng.normal(size=points.shape)
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float16)
+
+
+def row(k: int, *, stability: float, explained: float, passes: float | None = 1.0) -> Granularity:
+    return Granularity(k=k, stability=stability, explained=explained, tokens=100, passes=passes)
+
+
+def test_as_many_domains_as_there_are_kinds() -> None:
+    rows = survey(kinds(16, 4_000), corpus_tokens=None, train_tokens=None)
+    found = suggest(rows)
+    assert found.k == 16
+    assert found.branching == (64,)
+    assert next(each for each in rows if each.k == 16).stability > 0.9
+
+
+def test_all_vectors_of_the_halves_are_counted() -> None:
+    counted: list[int] = []
+    survey(kinds(8, 3_000), corpus_tokens=None, train_tokens=None, advance=counted.append)
+    assert sum(counted) == fitted_vectors(3_000)
+
+
+def test_a_small_corpus_stops_before_domains_repeat_too_much() -> None:
+    vectors = kinds(64, 6_000)
+    rows = survey(vectors, corpus_tokens=1_000_000, train_tokens=8_000_000)
+    found = suggest(rows)
+    assert found.k < suggest(survey(vectors, corpus_tokens=None, train_tokens=None)).k
+    assert "passes" in found.reason
+
+
+def test_unstable_domains_are_not_recommended() -> None:
+    found = suggest(
+        (
+            row(2, stability=0.3, explained=0.1),
+            row(4, stability=0.8, explained=0.3),
+            row(8, stability=0.4, explained=0.5),
+        )
+    )
+    assert found.k == 4
+    assert "another sample" in found.reason
+
+
+def test_too_few_vectors_are_an_error() -> None:
+    with pytest.raises(BuildError, match="too few"):
+        survey(kinds(4, 100), corpus_tokens=None, train_tokens=None)
+
+
+def test_the_command_reads_parts_and_writes_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = kinds(16, 2_000)
+    store = LocalWork(tmp_path / "work")
+    for part, begin in enumerate(range(0, 2_000, 500)):
+        ids = [f"{number}" for number in range(begin, begin + 500)]
+        publish_vectors(store, f"embed/part-{part:05}.arrow", ids, vectors[begin : begin + 500])
+    page = tmp_path / "page" / "suggest.html"
+    assert main([str(tmp_path / "work"), "--corpus-tokens", "100000000", "--html", str(page)]) == 0
+    assert "k = 16" in capsys.readouterr().out
+    assert "Start from 16 domains" in page.read_text()
+
+
+def test_a_folder_without_embeddings_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no embeddings"):
+        main([str(tmp_path)])
