@@ -36,6 +36,7 @@ from clustering.domain_facts import (
 )
 from clustering.keywords import class_keywords, sum_leaves
 from pipeline import Corpus, CorpusError, View
+from pipeline.segments import current_name
 
 MAX_DESCRIBED = 4_096
 """Layers with more domains than this are summarised only: nobody reads that many cards."""
@@ -49,7 +50,7 @@ def inspect_corpus(corpus: Corpus, *, k: int | None = None) -> Inspection:
 
     Raises `CorpusError` when the corpus has no such k, or carries no cards.
     """
-    counts = _Counts(corpus.path)
+    counts = _Counts(corpus)
     shown = _granularities(corpus.levels, k)
     views = [corpus.domains(k=count) for _, count in shown]
     layers = tuple(
@@ -72,8 +73,8 @@ def _granularities(levels: tuple[int, ...], k: int | None) -> list[tuple[str, in
 class _Counts:
     """The per-leaf counts that the build wrote, read when they are first needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
 
     @cached_property
     def terms(self) -> tuple[Any, list[str]]:
@@ -87,10 +88,10 @@ class _Counts:
         from scipy import sparse
 
         try:
-            counts = sparse.load_npz(self.folder / counts_file)
-            names = json.loads((self.folder / names_file).read_text(encoding="utf-8"))
+            counts = sparse.load_npz(_current(self.corpus, counts_file))
+            names = json.loads(_current(self.corpus, names_file).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise _no_cards(self.folder, error) from error
+            raise _no_cards(self.corpus.path, error) from error
         return counts, names
 
 
@@ -154,7 +155,7 @@ def _effective(shares: NDArray[np.float64]) -> float:
 def _cards_per_domain(corpus: Corpus, view: View) -> list[list[dict[str, Any]]]:
     """The cards of the coarsest level that is at least as fine as `view`, grouped by its domains."""
     level = next(i for i, k in enumerate(corpus.levels) if k >= view.k)
-    path = corpus.path / card_file(level)
+    path = _current(corpus, card_file(level))
     grouped: list[list[dict[str, Any]]] = [[] for _ in range(view.k)]
     try:
         with path.open(encoding="utf-8") as file:
@@ -212,6 +213,11 @@ def _targets(corpus: Corpus, view: View, layer: Layer) -> tuple[Target, ...]:
             )
         )
     return tuple(targets)
+
+
+def _current(corpus: Corpus, name: str) -> Path:
+    """The file, or the one that took its place when documents were added."""
+    return corpus.path / current_name(corpus.manifest, name)
 
 
 def _no_cards(folder: Path, error: FileNotFoundError) -> CorpusError:

@@ -21,7 +21,7 @@ from pipeline.pull import fetch_manifest
 from pipeline.ranges import DomainRanges
 from pipeline.records import RecordReader
 from pipeline.remote import CachedBlocks, RemoteStorage
-from pipeline.segments import standing_for
+from pipeline.segments import current_name
 from pipeline.shards import BlockReader, MappedReader, SampleReader
 from pipeline.storage import Blocks, FetchStatistics, LocalStorage, Storage, read_array
 from pipeline.versions import read_version
@@ -234,8 +234,9 @@ class Corpus:
 
         It may be a newer one, written when documents were added.
         """
+        current = current_name(self.manifest, name)
         for entry in self.manifest.extras:
-            if standing_for(entry.file) == name:
+            if entry.file == current:
                 return self._storage.read(entry)
         return None
 

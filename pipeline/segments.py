@@ -73,3 +73,9 @@ def standing_for(file: str) -> str:
     """The name under which a file of the corpus is asked for: that of the file whose place it takes."""
     folder, _, rest = file.partition(f"/{NEW}/")
     return rest if rest and folder.startswith("segments/") else file
+
+
+def current_name(manifest: Manifest, name: str) -> str:
+    """Where the newest content of the file `name` is: there, or in the segment that wrote it anew."""
+    names = (entry.file for entry in manifest.extras)
+    return next((file for file in names if standing_for(file) == name), name)

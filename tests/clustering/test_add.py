@@ -23,6 +23,7 @@ from clustering.config import BuildConfig
 from clustering.corpus_models import corpus_tokenizer
 from clustering.embed_task import EmbedTask
 from clustering.errors import BuildError, ModelError
+from clustering.inspection import inspect_corpus
 from clustering.progress import Progress
 from pipeline import Mixture, MixtureStream, open_corpus
 from pipeline.manifest import Manifest
@@ -155,6 +156,16 @@ def test_cards_and_counts_follow(folder: Path, more_texts: Path) -> None:
         named = {source["source"] for card in after for source in card["sources"]}
         assert "more.jsonl" in named
         assert [card["examples"] for card in before] == [card["examples"] for card in after]
+
+
+def test_inspect_shows_what_was_added(folder: Path, more_texts: Path) -> None:
+    added(folder, more_texts)
+    corpus = open_corpus(folder)
+    before = inspect_corpus(open_corpus(folder, version=1)).finest.domains
+    after = inspect_corpus(corpus).finest.domains
+    assert sum(domain.documents for domain in after) == corpus.manifest.counts.documents
+    assert sum(domain.documents for domain in before) == corpus.manifest.counts.documents - 30
+    assert any(source.name == "more.jsonl" for domain in after for source in domain.sources)
 
 
 def test_terms_of_large_leaves_are_counted_on_a_sample(
