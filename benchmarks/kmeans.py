@@ -6,9 +6,9 @@
 
 VECTORS is float16 or float32 (n, dim), of unit norm; a twentieth of them, at most 20,000, is held out.
 Distance is the mean squared distance of held-out vectors to the centroid that they are assigned to.
-`tree, descent` is what a build does: down the tree, level by level. `tree, exact` takes the nearest of all leaves. Balance is
-over the vectors that were clustered: the largest cluster over the mean, the effective number of clusters
-(exponential of the entropy of their shares), and how many are empty.
+`tree, descent` is what a build does: down the tree, level by level. `tree, exact` takes the nearest of all
+leaves. Balance is over the vectors that were clustered: the largest cluster over the mean, the effective
+number of clusters (exponential of the entropy of their shares), and how many are empty.
 
 With --gpu the vectors are a mixture that is made on the card: 64 x 64 x 64 directions, each level around the
 one above it, and noise. They are float16 and stay on the card; the fit takes a sample of them from the host.

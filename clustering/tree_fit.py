@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.descent import NumpyDescent, TorchDescent, one_thread
+from clustering.descent import NumpyDescent, TorchDescent, as_float32, one_thread
 from clustering.errors import BuildError
 from clustering.kmeans import Node, choose_kmeans, unit
 from clustering.merge_order import SiblingOrder, order_siblings, split_order
@@ -30,6 +30,7 @@ LARGEST_LEAF = 5.0
 MARGIN = 0.8
 """The sample is balanced to this share of the bound, because the corpus differs from it by chance."""
 ASSIGN_ROWS = 2**18
+MEAN_ROWS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,7 @@ def fit_sample(
     check_share(max_share, branching)
     kmeans = choose_kmeans(device)
     node = np.zeros(len(vectors), dtype=np.int64)
-    centroids = unit(_mean(vectors)[None])
+    centroids = unit(_mean(vectors, seed)[None])
     centroids_per_level: list[NDArray[np.float32]] = []
     parents_per_level: list[NDArray[np.int64]] = []
     siblings_per_level: list[list[SiblingOrder]] = []
@@ -192,9 +193,9 @@ def _in_order(
     return np.concatenate(kept), parents, number[child], siblings
 
 
-def _mean(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def _mean(vectors: NDArray[np.floating[Any]], seed: int) -> NDArray[np.float32]:
+    """Mean of all vectors, or of enough of them: float32 (dim,)."""
     assert len(vectors), "a tree needs at least one vector"
-    total = np.zeros(vectors.shape[1])
-    for begin in range(0, len(vectors), ASSIGN_ROWS):
-        total += vectors[begin : begin + ASSIGN_ROWS].sum(axis=0, dtype=np.float64)
-    return total / len(vectors)
+    rows = _thinned(np.arange(len(vectors)), MEAN_ROWS, np.random.SeedSequence([seed]))
+    mean: NDArray[np.float32] = as_float32(vectors[rows]).mean(axis=0)
+    return mean
