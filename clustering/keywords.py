@@ -43,9 +43,30 @@ def count_terms(
         Counts, float32 CSR of shape (num_leaves, num_terms), and the terms in column order. Large
         leaves are counted on a sample and scaled up, so that rows may be added.
     """
+    chosen, weight = _sample(document_leaf, num_leaves)
+    return count_sample(texts, chosen, document_leaf[chosen], weight)
+
+
+def count_sample(
+    texts: Texts,
+    chosen: NDArray[np.int64],
+    leaf: NDArray[np.int64],
+    weight: NDArray[np.float32],
+) -> tuple[sparse.csr_matrix, list[str]]:
+    """Count the terms of documents that stand for others.
+
+    Args:
+        texts: Returns the texts of the given documents.
+        chosen: int64 (n,): the documents.
+        leaf: int64 (n,): the leaf of each.
+        weight: float32 (num_leaves,): for how many documents one of each leaf stands.
+
+    Returns:
+        As `count_terms`.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    chosen, weight = _sample(document_leaf, num_leaves)
+    num_leaves = len(weight)
     step = max(1, -(-len(chosen) // VOCABULARY_DOCUMENTS))
     vectorizer = CountVectorizer(
         token_pattern=TERM_PATTERN, stop_words="english", max_features=MAX_TERMS, dtype=np.float32
@@ -55,12 +76,14 @@ def count_terms(
     except ValueError:  # scikit-learn's answer to texts without a single word
         return sparse.csr_matrix((num_leaves, 0), dtype=np.float32), []
     rows, columns, values = [], [], []
+    begin = 0
     for batch in _batches(chosen):
         counts = vectorizer.transform(_read(texts, batch)).tocoo()
-        leaf = document_leaf[batch[counts.row]]
-        rows.append(leaf)
+        leaf_of_count = leaf[begin + counts.row]
+        rows.append(leaf_of_count)
         columns.append(counts.col)
-        values.append(counts.data * weight[leaf])
+        values.append(counts.data * weight[leaf_of_count])
+        begin += len(batch)
     terms = [str(term) for term in vectorizer.get_feature_names_out()]
     coordinates = (np.concatenate(rows), np.concatenate(columns))
     total = sparse.csr_matrix(
@@ -68,6 +91,11 @@ def count_terms(
     )
     total.sum_duplicates()
     return total, terms
+
+
+def documents_per_leaf(num_leaves: int) -> int:
+    """How many documents of a leaf are counted."""
+    return int(np.clip(MAX_DOCUMENTS // max(num_leaves, 1), 1, MAX_DOCUMENTS_PER_LEAF))
 
 
 def sum_leaves(counts: sparse.csr_matrix, leaf_bounds: NDArray[np.int64]) -> sparse.csr_matrix:
@@ -79,6 +107,37 @@ def sum_leaves(counts: sparse.csr_matrix, leaf_bounds: NDArray[np.int64]) -> spa
         (ones, (domain, np.arange(len(domain)))), shape=(num_domains, counts.shape[0])
     )
     return (indicator @ counts).tocsr()
+
+
+def sibling_keywords(
+    counts: sparse.csr_matrix, terms: list[str], parents: NDArray[np.int64], *, top: int = 10
+) -> list[list[str]]:
+    """The `top` terms of each row by class-based TF-IDF against its siblings.
+
+    What tells a fine domain apart is not its subject, which its siblings share. A domain without siblings
+    is its parent, and is told apart as that is: among all.
+
+    Args:
+        counts: (k, terms).
+        terms: Names of the columns.
+        parents: int64 (k,), non-decreasing.
+        top: How many.
+    """
+    if not counts.shape[0]:
+        return []
+    bounds = np.flatnonzero(np.append([True], parents[1:] != parents[:-1])).tolist()
+    if len(bounds) == 1:
+        return class_keywords(counts, terms, top=top)
+    of_parents = class_keywords(
+        sum_leaves(counts, np.array([*bounds, len(parents)])), terms, top=top
+    )
+    found: list[list[str]] = []
+    for number, (begin, end) in enumerate(zip(bounds, [*bounds[1:], len(parents)], strict=True)):
+        if end - begin == 1:
+            found.append(of_parents[number])
+        else:
+            found.extend(class_keywords(counts[begin:end], terms, top=top))
+    return found
 
 
 def class_keywords(
@@ -117,7 +176,7 @@ def _sample(
     document_leaf: NDArray[np.int64], num_leaves: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Evenly spaced documents of every leaf, whose order is random, and the scale per leaf."""
-    limit = int(np.clip(MAX_DOCUMENTS // max(num_leaves, 1), 1, MAX_DOCUMENTS_PER_LEAF))
+    limit = documents_per_leaf(num_leaves)
     size = np.bincount(document_leaf, minlength=num_leaves)
     kept = np.minimum(size, limit)
     start = np.concatenate(([0], np.cumsum(size)))[:-1]
