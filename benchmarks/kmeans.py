@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
-from clustering.descent import NumpyDescent, TorchDescent, as_float32
+from clustering.descent import NumpyDescent, TorchDescent, as_float32, one_thread
 from clustering.tree_fit import fit_sample
 
 HELDOUT = 20_000
@@ -120,7 +120,7 @@ def against_flat(
                 vectors,
                 heldout,
                 leaves,
-                lambda x, descent=descent: descent(x)[0],
+                as_a_unit(descent),
             )
             yield measured("tree, exact", seconds, vectors, heldout, leaves, nearest_of(leaves))
         elif way == "sklearn":
@@ -212,6 +212,16 @@ def balance(label: NDArray[np.int64], k: int) -> dict[str, Any]:
         "effective": float(np.exp(-(shares * np.log(shares)).sum())),
         "empty": int((sizes == 0).sum()),
     }
+
+
+def as_a_unit(descent: NumpyDescent | TorchDescent) -> Assign:
+    """Leaves as a unit of a build finds them: with one thread (a build runs a unit per core)."""
+
+    def assign(vectors: Vectors) -> NDArray[np.int64]:
+        with one_thread():
+            return descent(vectors)[0]
+
+    return assign
 
 
 def nearest_of(centroids: Vectors) -> Assign:

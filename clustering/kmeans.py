@@ -67,12 +67,22 @@ class SklearnKMeans:
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(nodes))))
+        workers = max(1, min(os.cpu_count() or 1, len(nodes)))
+        pool = ThreadPoolExecutor(workers, initializer=_one_openmp_thread)
         try:
-            return list(pool.map(lambda node: _fit_node(vectors, node), nodes))
+            # The limit of BLAS holds for the process; to set it in each thread would lift it for the others.
+            with one_thread():
+                return list(pool.map(lambda node: _fit_node(vectors, node), nodes))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+
+
+def _one_openmp_thread() -> None:
+    """OpenMP's limit belongs to the thread that sets it."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    threadpool_limits(limits=1, user_api="openmp")
 
 
 def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.float32]:
@@ -89,7 +99,7 @@ def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.floa
         kmeans = MiniBatchKMeans(
             n_clusters=node.children, n_init=1, batch_size=16_384, random_state=node.seed
         )
-    with one_thread(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Fewer distinct vectors than children: the empty children are dropped, nothing to warn about.
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans.fit(rows)
