@@ -34,7 +34,7 @@ from clustering.keywords import (
     MAX_DOCUMENTS_PER_LEAF,
     TERM_PATTERN,
     Texts,
-    class_keywords,
+    sibling_keywords,
     sum_leaves,
 )
 from pipeline import Corpus
@@ -87,12 +87,16 @@ def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[
             continue
         bounds = corpus.domains(level=level).leaf_bounds
         grown = {key: np.add.reduceat(values, bounds[:-1]) for key, values in more.items()}
-        keywords = class_keywords(sum_leaves(term_counts, bounds), terms, top=NUM_KEYWORDS)
+        parents = corpus.domains(level=level).parents_in(corpus.domains(level=max(0, level - 1)))
+        keywords = sibling_keywords(
+            sum_leaves(term_counts, bounds), terms, parents, top=NUM_KEYWORDS
+        )
         top = top_sources(sum_leaves(source_counts, bounds), names)
         lines = []
         for domain, line in enumerate(content.decode().splitlines()):
             card: dict[str, Any] = json.loads(line)
             card |= {key: card[key] + int(values[domain]) for key, values in grown.items()}
+            card["mean_tokens"] = round(card["tokens"] / max(card["documents"], 1), 1)
             card |= {"keywords": keywords[domain], "sources": top[domain]}
             lines.append(json.dumps(card, sort_keys=True, ensure_ascii=False) + "\n")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
