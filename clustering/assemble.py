@@ -17,14 +17,14 @@ from clustering.baseline import write_baseline
 from clustering.cards import write_cards
 from clustering.document_parts import DocumentParts
 from clustering.document_roles import DocumentRoles
-from clustering.documents import DocumentStore
 from clustering.embed_task import STATIC_MODEL
 from clustering.packing import leaf_of_blocks, leaf_offsets_of
 from clustering.shard_plan import LEAF_DOCUMENTS, LEAF_TOKENS, UNITS
 from clustering.shard_units import ShardOptions, blocks_name, documents_name, unit_name
 from clustering.shards import SHARD_FORMATS, save_block_checksums
 from clustering.stages import published
-from clustering.targets import leaf_histogram
+from clustering.target_leaves import write_target_leaves
+from clustering.targets import TargetDocuments, leaf_histogram
 from clustering.token_parts import flat_tokens, token_lists
 from clustering.tokenization import CorpusTokenizer
 from clustering.tree import Tree
@@ -50,8 +50,8 @@ class TargetFiles:
     """What the earlier stages made of one target set."""
 
     name: str
-    train: DocumentStore
-    test: DocumentStore | None
+    train: TargetDocuments
+    test: TargetDocuments | None
     train_vectors: NDArray[np.float16]
     """(n, dim): embeddings of the train documents."""
 
@@ -115,6 +115,10 @@ def assemble(
             ),
             *(file_entry(out, name) for name in cards),
             *_baseline(out, made, targets, provenance),
+            *(
+                write_target_leaves(out, target.name, _target_leaves(made, target))
+                for target in targets
+            ),
         ),
         shard_format=made.shards.shard_format,
     )
@@ -198,13 +202,12 @@ def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEn
         if documents is None:
             continue
         counts[part] = len(documents)
-        lists = _tokens(documents.texts(np.arange(len(documents))), made)
+        lists = _tokens(documents.texts, made)
         name = f"targets/{target.name}.{part}.npy"
         entries[part] = files.write_blocks(out, name, lists, made.shards)
         if part == "train":
-            histogram = leaf_histogram(
-                made.tree, target.train_vectors.astype(np.float32), flat_tokens(lists)[2] + 1
-            )
+            leaves = _target_leaves(made, target)
+            histogram = leaf_histogram(made.tree, leaves, flat_tokens(lists)[2] + 1)
             np.save(out / "targets" / f"{target.name}.histogram.npy", histogram)
     return TargetEntry(
         name=target.name,
@@ -214,6 +217,10 @@ def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEn
         train_documents=counts["train"],
         test_documents=counts["test"],
     )
+
+
+def _target_leaves(made: Ingredients, target: TargetFiles) -> NDArray[np.int64]:
+    return made.tree.assign(target.train_vectors.astype(np.float32))
 
 
 def _tokens(texts: Sequence[str], made: Ingredients) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering import corpus_files as files
 from clustering.adopted_embeddings import CorpusDocuments, adopt_embeddings
@@ -22,7 +23,6 @@ from clustering.assignment import AssignTask, assigned_name
 from clustering.config import BuildConfig
 from clustering.document_parts import DocumentParts
 from clustering.document_roles import DocumentRoles, assign_roles
-from clustering.documents import DocumentStore
 from clustering.duplicates import find_duplicates
 from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
 from clustering.embedder import EmbedderChoice, choose_device, choose_dtype
@@ -46,7 +46,7 @@ from clustering.shard_units import unit_name as shard_unit_name
 from clustering.shards import SHARD_FORMATS
 from clustering.stages import Stage, Workspace
 from clustering.static_model import RECIPE as STATIC_RECIPE
-from clustering.targets import read_targets, target_digests, target_identity
+from clustering.targets import TargetDocuments, read_targets, target_digests, target_identity
 from clustering.token_parts import TokenizeTask, tokens_name
 from clustering.tokenization import (
     CorpusTokenizer,
@@ -56,6 +56,9 @@ from clustering.tokenization import (
 from clustering.tokenizer_sample import training_texts
 from clustering.tree import Tree
 from pipeline.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SampleSchema, file_entry
+
+EMBED_DOCUMENTS = 512
+"""Documents of a target set between two signs of progress."""
 
 
 def foreign_identity(file: ForeignFile) -> list[Any]:
@@ -157,20 +160,16 @@ class BuildStages:
         config = self.config
         depends_on = {
             "files": [target_identity(target) for target in config.target],
-            "options": [config.text_column, config.on_bad_input, config.part_documents],
+            "options": [config.text_column, config.on_bad_input],
         }
-        folder = self.work.folder / "targets"
-        outputs = [folder / f"{target.name}.train" / "offsets.npy" for target in config.target]
-        with self._stage("targets", depends_on, outputs=outputs) as stage:
+        with self._stage("targets", depends_on) as stage:
             if stage.todo:
-                folder.mkdir(parents=True, exist_ok=True)
                 bad = BadInput(action=config.on_bad_input)
                 stage.facts["counts"] = read_targets(
                     config.target,
-                    folder,
+                    self.store,
                     text_column=config.text_column,
                     bad=bad,
-                    part_documents=config.part_documents,
                     advance=stage.advance,
                 )
                 stage.facts["skipped"] = bad.skipped
@@ -206,7 +205,7 @@ class BuildStages:
                 stage.facts |= assign_roles(
                     self.store,
                     self.documents,
-                    target_digests(config.target, self.work.folder / "targets"),
+                    target_digests(config.target, self.store),
                     heldout_share=config.heldout_share,
                     seed=config.seed,
                 )
@@ -245,17 +244,22 @@ class BuildStages:
 
     def embed_targets(self) -> None:
         """Train documents of the target sets to vectors, one file per target."""
-        with self._stage("embed-targets", self._keys("targets", "embed")) as stage:
+        total = sum(count["train"] for count in self._fact("targets", "counts").values())
+        with self._stage("embed-targets", self._keys("targets", "embed"), total=total) as stage:
             if stage.todo:
                 for name in self._fact("targets", "counts"):
-                    documents = DocumentStore(self.work.folder / "targets" / f"{name}.train")
-                    texts = documents.texts(np.arange(len(documents)))
-                    vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
+                    vectors = self._embed(TargetDocuments(self.store, name, "train"), stage)
                     self._check_dimensions(vectors.shape[1])
-                    self.store.publish_array(
-                        f"embed-targets/{name}.npy", vectors.astype(np.float16)
-                    )
-                    stage.advance(len(texts))
+                    self.store.publish_array(f"embed-targets/{name}.npy", vectors)
+
+    def _embed(self, documents: TargetDocuments, stage: Stage) -> NDArray[np.float16]:
+        embedder = stored_embedder(self.store, self.choice, self.place)
+        vectors = []
+        for begin in range(0, len(documents), EMBED_DOCUMENTS):
+            texts = documents.texts[begin : begin + EMBED_DOCUMENTS]
+            vectors.append(embedder.embed(texts).astype(np.float16))
+            stage.advance(len(texts))
+        return np.concatenate(vectors)
 
     def fit(self) -> None:
         """A sample of the vectors to a tree."""
@@ -392,12 +396,11 @@ class BuildStages:
         return manifest
 
     def _target(self, name: str) -> TargetFiles:
-        folder = self.work.folder / "targets"
-        test = folder / f"{name}.test"
+        has_test = self._fact("targets", "counts")[name]["test"] > 0
         return TargetFiles(
             name=name,
-            train=DocumentStore(folder / f"{name}.train"),
-            test=DocumentStore(test) if self._fact("targets", "counts")[name]["test"] else None,
+            train=TargetDocuments(self.store, name, "train"),
+            test=TargetDocuments(self.store, name, "test") if has_test else None,
             train_vectors=self.store.array(f"embed-targets/{name}.npy"),
         )
 

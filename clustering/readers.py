@@ -12,10 +12,11 @@ import gzip
 import io
 import json
 import stat
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from clustering.errors import InputError
 from clustering.inputs import PLAIN_SUFFIXES, InputFile
@@ -51,12 +52,15 @@ def read_documents(
     else:
         reader = _read_lines
     try:
-        if not stat.S_ISREG(file.path.stat().st_mode):
-            bad.report(
-                file.name, "is no regular file.", "Pipes and devices are not read: remove it."
-            )
-            return
-        yield from reader(file, columns, bad)
+        found = file.path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            remedy = "Pipes and devices are not read: remove it."
+            bad.report(file.name, "is no regular file.", remedy)
+        elif found.st_size == 0 and reader is not _read_plain:
+            remedy = "A file that should hold documents does not: fetch it again, or remove it."
+            bad.report(file.name, "is empty.", remedy)
+        else:
+            yield from reader(file, columns, bad)
     except InputError as error:
         if bad.action == "fail":
             raise
@@ -195,8 +199,6 @@ def _holds_strings(kind: Any) -> bool:
 
 def _read_tar(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
     """Samples as webdataset groups them: text in a field named like a text column, or inside `.json`."""
-    import tarfile
-
     from webdataset.tariterators import group_by_keys
 
     row = 0
@@ -218,11 +220,23 @@ def _read_tar(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Docu
         )
 
 
+class _StrictHeader(tarfile.TarInfo):
+    """A header that is damaged is an error; `tarfile` takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from None
+
+
 def _tar_members(file: InputFile, bad: BadInput) -> Iterator[dict[str, Any]]:
     """The regular members of a tar, in order, as webdataset's grouping takes them."""
-    import tarfile
-
-    with _open(file.path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    with (
+        _open(file.path) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as tar,
+    ):
         for member in tar:
             where = f"{file.name}, member {member.name[:200]!r}"
             name = PurePosixPath(member.name)
