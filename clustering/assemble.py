@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clustering import corpus_files as files
 from clustering.assignment import assigned_name
 from clustering.baseline import write_baseline
-from clustering.cards import write_cards
+from clustering.card_files import describe_corpus
 from clustering.document_parts import DocumentParts
 from clustering.document_roles import DocumentRoles
 from clustering.embed_task import STATIC_MODEL
@@ -83,7 +83,7 @@ def assemble(
     shards = collect_shards(out, store, made.shards.shard_format)
     checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])
     heldout = np.asarray(made.roles.heldout())
-    cards = _write_cards(out, made, num_units, leaf_offsets)
+    cards = describe_corpus(out, store, tree, leaf_offsets)
     return Manifest(
         counts=Counts(
             documents=int(leaf_documents.sum()),
@@ -138,32 +138,6 @@ def collect_shards(out: Path, store: WorkStore, shard_format: str) -> tuple[Shar
             index += record["index"]
         SHARD_FORMATS[shard_format].write_index(folder, index)
     return tuple(entries)
-
-
-def _write_cards(
-    out: Path, made: Ingredients, num_units: int, leaf_offsets: NDArray[np.int64]
-) -> list[str]:
-    tables = [made.store.table(documents_name(unit)) for unit in range(num_units)]
-
-    def column(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = np.concatenate([table[name].to_numpy() for table in tables])
-        return values
-
-    numbers = column("document")
-    return write_cards(
-        out,
-        levels=made.tree.levels,
-        leaf_bounds_per_level=[
-            made.tree.leaf_bounds(level) for level in range(len(made.tree.levels))
-        ],
-        document_leaf=column("leaf").astype(np.int64),
-        document_tokens=column("tokens").astype(np.int64),
-        document_distance=column("distance"),
-        texts=lambda wanted: made.documents.texts(numbers[wanted]),
-        document_source=column("source"),
-        source_names=made.documents.source_names,
-        leaf_offsets=leaf_offsets,
-    )
 
 
 def _baseline(

@@ -95,6 +95,7 @@ def _run(stages: BuildStages) -> Manifest:
     stages.order()
     stages.plan()
     stages.write()
+    stages.describe()
     return stages.finish()
 
 

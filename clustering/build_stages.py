@@ -21,6 +21,7 @@ from clustering.adopted_embeddings import CorpusDocuments, adopt_embeddings
 from clustering.assemble import Ingredients, Provenance, TargetFiles, assemble
 from clustering.assignment import AssignTask, assigned_name
 from clustering.config import BuildConfig
+from clustering.describe_task import DescribeTask, described_name
 from clustering.document_parts import DocumentParts
 from clustering.document_roles import DocumentRoles, assign_roles
 from clustering.duplicates import find_duplicates
@@ -355,6 +356,17 @@ class BuildStages:
                 )
                 num_units = len(self.store.array(UNITS))
                 stage.run(task, [shard_unit_name(unit) for unit in range(num_units)])
+
+    def describe(self) -> None:
+        """What every part knows about every leaf, for the cards."""
+        depends_on = {**self._keys("assign", "tokenize"), "options": [self.config.seed]}
+        total = self._fact("roles", "corpus")
+        with self._stage("describe", depends_on, total=total) as stage:
+            if stage.todo:
+                task = DescribeTask(
+                    store=self.store, num_leaves=self.tree.num_leaves, seed=self.config.seed
+                )
+                stage.run(task, self._per_part(described_name), self._in_corpus)
 
     def finish(self) -> Manifest:
         """Everything into the corpus folder; the manifest last."""
