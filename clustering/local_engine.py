@@ -46,7 +46,10 @@ def _run_beside(
     for number in range(workers):
         numbers.put(number)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(task, numbers, os.getpid())
+        workers,
+        mp_context=context,
+        initializer=_begin,
+        initargs=(task, numbers, _threads(workers), os.getpid()),
     )
     waiting = iter(units)
     running = set()
@@ -76,9 +79,12 @@ def _run_beside(
             process.join()
 
 
-def _begin(task: UnitTask, numbers: multiprocessing.SimpleQueue[int], parent: int) -> None:
+def _begin(
+    task: UnitTask, numbers: multiprocessing.SimpleQueue[int], threads: int, parent: int
+) -> None:
     """Make a worker of this process: it leaves Ctrl-C to its parent and does not outlive it."""
     global _task
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torch reads it when it is loaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent)
     number = numbers.get()
@@ -114,6 +120,13 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _threads(workers: int) -> int:
+    """Threads for each of the workers, so that together they take the cores that there are."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 def _num_gpus() -> int:

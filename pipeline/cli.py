@@ -14,6 +14,7 @@ from pipeline.errors import BraidstreamError
 
 COMMANDS = {
     "build": "raw text -> embeddings -> cluster tree -> a corpus folder that streams",
+    "suggest": "how many domains to start from: stability, variance, tokens per domain",
     "add": "new documents -> the leaves of a corpus that is there, as a new version of it",
     "import": "MDS folders or tar shards, one set per domain -> a corpus, without copying them",
     "push": "copy a corpus to an object store: verified, resumable, manifest last",
@@ -24,6 +25,7 @@ COMMANDS = {
 }
 EXTRA_OF_COMMAND = {
     "build": "build",
+    "suggest": "build",
     "add": "build",
     "inspect": "build",
     "train": "train",
