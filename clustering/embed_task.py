@@ -3,8 +3,8 @@
     static-model/    the static model, when it is the chosen one: distilled once, for all workers
     embed/           the vectors (embedding_parts.py)
 
-A part's vectors follow from its documents and the model. The threads of a CPU share the work inside a batch; 1,
-2 and 3 of them gave the same bits for MiniLM, but no library promises that.
+A part's vectors follow from its documents and the model. The threads of a CPU share the work inside a batch:
+1, 2 and 3 of them gave the same bits for MiniLM, but no library promises that.
 """
 
 from __future__ import annotations
