@@ -120,7 +120,7 @@ def _columns(
         "tokens": tokens.tolist(),
         "samples": np.diff(leaf_offsets[bounds]).tolist(),
         "mean_tokens": np.round(tokens / np.maximum(documents, 1), 1).tolist(),
-        "duplicate_share": np.round(1 - documents / np.maximum(copies, 1), 4).tolist(),
+        "duplicate_share": np.round((copies - documents) / np.maximum(copies, 1), 4).tolist(),
         "keywords": sibling_keywords(
             sum_leaves(facts.terms, bounds), facts.term_names, parents, top=NUM_KEYWORDS
         ),

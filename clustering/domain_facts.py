@@ -27,6 +27,23 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """A language or script, and how much of a domain is written in it."""
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbor:
+    """Another domain of the same layer."""
+
+    index: int
+    cosine: float
+    """Of the two centroids."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Domain:
     """One domain of one view."""
 
@@ -45,6 +62,14 @@ class Domain:
     sources: tuple[Source, ...]
     examples: tuple[Example, ...]
     farthest: Example | None
+    languages: tuple[Share, ...]
+    """Of its documents; empty where the cards do not say."""
+    scripts: tuple[Share, ...]
+    """Of its letters; empty where the cards do not say."""
+    duplicate_share: float | None
+    """Of the documents read, how many were dropped as duplicates of those here; None where not known."""
+    neighbors: tuple[Neighbor, ...]
+    """The nearest first; only in layers that are levels of the tree."""
 
     @property
     def mean_tokens(self) -> float:

@@ -1,94 +1,203 @@
-"""Sort more records than fit the memory: sorted runs on disk, merged range by range.
+"""Sort more records than fit into memory: sorted runs on disk, merged a block of each at a time.
 
-Every record is compared by all of its fields, in their order. The merge is by ranges: sampled records of
-the runs cut the whole into ranges of bounded size, each run's part of a range is contiguous, and a range is
-sorted as a whole. So nothing happens record by record in Python.
+Records are numpy structured arrays, and the order is that of their fields, the first one first. All fields
+take part, so records that compare equal are the same, and the result depends on nothing but the records:
+neither on the memory given nor on the portions they came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Records = NDArray[Any]
-"""Of a structured type whose fields are numbers."""
+Records = NDArray[np.void]
+
+SORT_MEMORY_BYTES = 512 * 2**20
+MOST_RUNS_AT_ONCE = 128
+"""Files that a merge has open; with more runs than this, it takes several passes."""
+_FEWEST_BUFFERED = 1_024
+"""Records of a run that are worth one read; smaller buffers take more passes instead."""
+_INDEX_BYTES = 24
+"""What ordering costs beside the records and their copy: an index, and the field it is made from."""
 
 
 class ExternalSort:
-    """Takes records in any order and amounts, and gives them back ascending.
+    """Takes records in any amounts, gives them back in order; the runs are gone when the block is left.
+
+        with ExternalSort(scratch, dtype) as sort:
+            for records in ...:
+                sort.add(records)
+            for chunk in sort.chunks():
+                ...
 
     Args:
-        folder: An empty or new folder for the runs; the caller removes it.
-        dtype: Type of the records; the first field decides first.
-        memory_bytes: What a run, and a chunk that is given back, may take.
+        folder: A folder of its own on a local disk; made here, and removed at the end with all it holds.
+            Room for all records is needed, and for them twice when the merge takes several passes.
+        dtype: A structured type; its fields, in their order, are what is sorted by.
+        memory_bytes: Bound of what is held at a time, whatever the number of records.
     """
 
-    def __init__(self, folder: Path, dtype: np.dtype[Any], *, memory_bytes: int) -> None:
-        self._folder = folder
-        self._dtype = dtype
-        self._limit = max(1, memory_bytes // dtype.itemsize)
-        self._buffer: list[Records] = []
-        self._buffered = 0
+    def __init__(
+        self, folder: Path, dtype: np.dtype[np.void], *, memory_bytes: int = SORT_MEMORY_BYTES
+    ) -> None:
+        assert dtype.names, f"records have named fields, in the order of sorting; found {dtype}"
+        self.folder = folder
+        self.dtype = dtype
+        self._capacity = max(2, memory_bytes // (2 * dtype.itemsize + _INDEX_BYTES))
+        self._pending: Records = np.empty(0, dtype)
+        self._num_pending = 0
         self._runs: list[Path] = []
+        self._runs_written = 0
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, records: Records) -> None:
-        """Take more records."""
+        """Take records (n,) of the dtype."""
+        assert records.dtype == self.dtype, f"expected {self.dtype}, found {records.dtype}"
         while len(records):
-            taken = records[: self._limit - self._buffered]
-            self._buffer.append(np.array(taken, dtype=self._dtype))
-            self._buffered += len(taken)
+            if self._num_pending == self._capacity:
+                self._write_run([in_order(self._pending)])
+                self._num_pending = 0
+            taken = records[: self._capacity - self._num_pending]
+            self._reserve(self._num_pending + len(taken))
+            self._pending[self._num_pending : self._num_pending + len(taken)] = taken
+            self._num_pending += len(taken)
             records = records[len(taken) :]
-            if self._buffered == self._limit:
-                self._spill()
 
     def chunks(self) -> Iterator[Records]:
-        """All records, ascending, in pieces of at most `memory_bytes`. Equal records may be cut apart."""
+        """All records in order, in arrays (n,) of no fixed length. Ends what can be added."""
+        last = in_order(self._pending[: self._num_pending])
+        self._pending, self._num_pending = np.empty(0, self.dtype), 0
         if not self._runs:
-            if self._buffered:
-                yield self._take_buffer()
+            if len(last):
+                yield last
             return
-        if self._buffered:
-            self._spill()
-        runs = [np.memmap(path, dtype=self._dtype, mode="r") for path in self._runs]
-        for begins, ends in pairwise(self._cuts(runs)):
-            pieces = [run[b:e] for run, b, e in zip(runs, begins, ends, strict=True) if b < e]
-            if pieces:
-                yield _sorted(np.concatenate(pieces))
+        if len(last):
+            self._write_run([last])
+        del last
+        fan_in = min(MOST_RUNS_AT_ONCE, max(2, self._capacity // _FEWEST_BUFFERED))
+        while len(self._runs) > fan_in:
+            earliest, self._runs = self._runs[:fan_in], self._runs[fan_in:]
+            self._write_run(self._merged(earliest))
+            for path in earliest:
+                path.unlink()
+        yield from self._merged(self._runs)
 
-    def _take_buffer(self) -> Records:
-        records = _sorted(np.concatenate(self._buffer))
-        self._buffer, self._buffered = [], 0
-        return records
+    def _reserve(self, count: int) -> None:
+        """Room for `count` pending records; it doubles, so that a small sort takes little memory."""
+        if count > len(self._pending):
+            grown = np.empty(min(self._capacity, max(count, 2 * len(self._pending))), self.dtype)
+            grown[: self._num_pending] = self._pending[: self._num_pending]
+            self._pending = grown
 
-    def _spill(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"run-{len(self._runs):05}.bin"
-        self._take_buffer().tofile(path)
+    def _write_run(self, chunks: Iterator[Records] | Sequence[Records]) -> None:
+        path = self.folder / f"run-{self._runs_written:06}"
+        with path.open("wb") as file:
+            for chunk in chunks:
+                chunk.tofile(file)
+        self._runs_written += 1
         self._runs.append(path)
 
-    def _cuts(self, runs: list[Records]) -> list[NDArray[np.int64]]:
-        """Where each run is cut, for every range: arrays int64 (runs,), the first 0, the last the lengths.
+    def _merged(self, paths: Sequence[Path]) -> Iterator[Records]:
+        """The records of sorted runs in order.
 
-        Every m-th record of a run is a sample. Between two samples of a run lie at most m records, so a range
-        between splitters that are 3r samples apart (r runs) has at most (3r + r)·m of them.
+        Whatever is not greater than the last record in hand of *every* run that goes on can be given out:
+        nothing that is still on disk comes before it.
         """
-        spacing = max(1, self._limit // (4 * len(runs)))
-        samples = _sorted(np.concatenate([run[spacing::spacing] for run in runs]))
-        splitters = samples[3 * len(runs) :: 3 * len(runs)]
-        cuts = [np.zeros(len(runs), dtype=np.int64)]
-        cuts += [
-            np.array([np.searchsorted(run, splitter) for run in runs]) for splitter in splitters
-        ]
-        return [*cuts, np.array([len(run) for run in runs])]
+        size = max(1, self._capacity // len(paths))
+        runs = [_Run(path, self.dtype, size) for path in paths]
+        try:
+            while runs := [run for run in runs if run.fill()]:
+                bounds = [run.records[-1:] for run in runs if run.goes_on]
+                if not bounds:
+                    yield in_order(np.concatenate([run.take(len(run.records)) for run in runs]))
+                    return
+                bound = in_order(np.concatenate(bounds))[0]
+                yield in_order(
+                    np.concatenate([run.take(_end_of(run.records, bound)) for run in runs])
+                )
+        finally:
+            for run in runs:
+                run.close()
 
 
-def _sorted(records: Records) -> Records:
+class _Run:
+    """One sorted file, of which a bounded number of records is in hand."""
+
+    def __init__(self, path: Path, dtype: np.dtype[np.void], size: int) -> None:
+        self._file: IO[bytes] = path.open("rb")
+        self._size = size
+        self._unread = path.stat().st_size // dtype.itemsize
+        self.records: Records = np.empty(0, dtype)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more on disk."""
+        return self._unread > 0
+
+    def fill(self) -> bool:
+        """Have as many records in hand as fit; False (and closed) when none are left."""
+        count = min(self._size - len(self.records), self._unread)
+        if count:
+            fresh: Records = np.fromfile(self._file, self.records.dtype, count)
+            self._unread -= count
+            self.records = np.concatenate([self.records, fresh]) if len(self.records) else fresh
+        if not len(self.records):
+            self.close()
+        return len(self.records) > 0
+
+    def take(self, count: int) -> Records:
+        taken, self.records = self.records[:count], self.records[count:]
+        return taken
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def in_order(records: Records) -> Records:
+    """Records (n,) sorted by their fields, the first field first."""
     names = records.dtype.names
-    assert names is not None, "records have fields"
-    # lexsort takes the deciding key last; on numbers it is many times faster than sorting records.
-    return records[np.lexsort([records[name] for name in reversed(names)])]
+    assert names is not None
+    first = np.ascontiguousarray(records[names[0]])
+    order = np.argsort(first)
+    first = first[order]
+    tied = np.zeros(len(records), dtype=np.bool_)
+    equal = first[1:] == first[:-1]
+    tied[1:] |= equal
+    tied[:-1] |= equal
+    del first, equal
+    if tied.any():  # only they need the other fields, and each group of them keeps its places
+        places = np.flatnonzero(tied)
+        group = order[places]
+        order[places] = group[np.lexsort([records[name][group] for name in reversed(names)])]
+    ordered: Records = records[order]
+    return ordered
+
+
+def _end_of(records: Records, bound: Any) -> int:
+    """How many of the sorted records are not greater than the record `bound`."""
+    begin, end = 0, len(records)
+    for name in records.dtype.names or ():
+        field = records[name][begin:end]
+        begin, end = (
+            begin + int(np.searchsorted(field, bound[name], side="left")),
+            begin + int(np.searchsorted(field, bound[name], side="right")),
+        )
+    return end

@@ -30,11 +30,13 @@ from clustering.domain_facts import (
     Example,
     Inspection,
     Layer,
+    Neighbor,
+    Share,
     Source,
     Target,
     TargetDomain,
 )
-from clustering.keywords import class_keywords, sum_leaves
+from clustering.keywords import sibling_keywords, sum_leaves
 from pipeline import Corpus, CorpusError, View
 from pipeline.segments import current_name
 
@@ -50,6 +52,12 @@ def inspect_corpus(corpus: Corpus, *, k: int | None = None) -> Inspection:
 
     Raises `CorpusError` when the corpus has no such k, or carries no cards.
     """
+    if corpus.manifest.build.get("imported") is True:
+        raise CorpusError(
+            f"{str(corpus.path)!r} was imported: its {corpus.num_leaves:,} domains with "
+            f"{corpus.num_samples:,} samples come from elsewhere, without texts to describe them by. Domain "
+            "cards need the texts: `braidstream build` makes a corpus of them."
+        )
     counts = _Counts(corpus)
     shown = _granularities(corpus.levels, k)
     views = [corpus.domains(k=count) for _, count in shown]
@@ -104,9 +112,12 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
     if view.k > MAX_DESCRIBED:
         return Layer(balance=balance, domains=())
     term_counts, terms = counts.terms
-    keywords = class_keywords(sum_leaves(term_counts, view.leaf_bounds), terms, top=NUM_KEYWORDS)
+    siblings = view.parents_in(views[-2]) if len(views) > 1 else np.zeros(view.k, dtype=np.int64)
+    keywords = sibling_keywords(
+        sum_leaves(term_counts, view.leaf_bounds), terms, siblings, top=NUM_KEYWORDS
+    )
     sources = top_sources(per_source, source_names)
-    parents = view.parents_in(views[-2]).tolist() if len(views) > 1 else [None] * view.k
+    parents = siblings.tolist() if len(views) > 1 else [None] * view.k
     tops = view.parents_in(views[0]).tolist()
     cards = _cards_per_domain(corpus, view)
     sizes = view.sizes
@@ -127,6 +138,10 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
             ),
             examples=_merge_examples(cards[i]),
             farthest=_merge_farthest(cards[i]),
+            languages=_merge_shares(cards[i], "languages", "documents"),
+            scripts=_merge_shares(cards[i], "scripts", "tokens"),
+            duplicate_share=_merge_duplicates(cards[i]),
+            neighbors=_neighbors(cards[i]) if view.k in corpus.levels else (),
         )
         for i in range(view.k)
     )
@@ -184,6 +199,33 @@ def _merge_examples(cards: list[dict[str, Any]]) -> tuple[Example, ...]:
 def _merge_farthest(cards: list[dict[str, Any]]) -> Example | None:
     rows = [card["farthest"] for card in cards if card["farthest"]]
     return _example(max(rows, key=lambda row: float(row["distance"]))) if rows else None
+
+
+def _merge_shares(cards: list[dict[str, Any]], name: str, weight: str) -> tuple[Share, ...]:
+    """Mean of the shares in the cards, each weighing as much as its documents or tokens."""
+    total = sum(card[weight] for card in cards if card.get(name))
+    shares: dict[str, float] = {}
+    for card in cards:
+        for key, share in card.get(name, {}).items():
+            shares[key] = shares.get(key, 0.0) + share * card[weight] / max(total, 1)
+    largest = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(Share(name=key, share=share) for key, share in largest)
+
+
+def _merge_duplicates(cards: list[dict[str, Any]]) -> float | None:
+    if not all("duplicate_share" in card for card in cards):
+        return None
+    documents = sum(card["documents"] for card in cards)
+    read = sum(card["documents"] / (1 - card["duplicate_share"]) for card in cards)
+    return 1 - documents / read if read else 0.0
+
+
+def _neighbors(cards: list[dict[str, Any]]) -> tuple[Neighbor, ...]:
+    return tuple(
+        Neighbor(index=row["domain"], cosine=row["cosine"])
+        for card in cards
+        for row in card.get("nearest", ())
+    )
 
 
 def _example(row: dict[str, Any]) -> Example:

@@ -144,7 +144,7 @@ def test_another_folder_gets_the_same_fingerprint(
 
 Change = Callable[[BuildConfig], BuildConfig]
 PACKED = ["plan", "write", "finish"]
-ORDERED = ["order", *PACKED]
+ORDERED = ["order", "plan", "write", "describe", "finish"]
 FITTED = ["fit", "assign", *ORDERED]
 
 

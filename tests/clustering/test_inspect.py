@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -274,3 +275,30 @@ def test_squarify_refuses_negative_sizes() -> None:
 )
 def test_compact(value: float, shown: str) -> None:
     assert compact(value) == shown
+
+
+def test_an_imported_corpus_says_why_it_has_no_cards(folder: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "corpus"
+    shutil.copytree(folder, changed)
+    dataclasses.replace(Manifest.read(changed), build={"imported": True}).write(changed)
+    with pytest.raises(CorpusError, match="was imported: its 8 domains with 28 samples"):
+        main([str(changed)])
+
+
+def test_the_page_shows_what_newer_cards_say(folder: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "corpus"
+    shutil.copytree(folder, changed)
+    path = changed / "cards" / "level2.jsonl"
+    more = {
+        "languages": {"en": 0.75, "und": 0.25},
+        "scripts": {"Latin": 1.0},
+        "duplicate_share": 0.5,
+        "nearest": [{"domain": 7, "cosine": 0.5}],
+    }
+    rows = [json.loads(line) | more for line in path.read_text("utf-8").splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    inspection = inspect_corpus(open_corpus(changed))
+    assert inspection.layers[1].domains[0].duplicate_share == pytest.approx(0.5)
+    page = render_page(inspection)
+    for shown in ("en 75%, undetermined 25%", "Latin 100%", "50.0%", '<a href="#d1-7">#7</a> 0.50'):
+        assert shown in page
