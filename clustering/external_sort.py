@@ -108,6 +108,7 @@ class ExternalSort:
             self._pending = grown
 
     def _write_run(self, chunks: Iterator[Records] | Sequence[Records]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"run-{self._runs_written:06}"
         with path.open("wb") as file:
             for chunk in chunks:
