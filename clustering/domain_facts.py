@@ -53,8 +53,10 @@ class Domain:
     top: int
     """Index of the ancestor in the first layer: what the page colours by."""
     leaves: int
-    documents: int
-    tokens: int
+    documents: int | None
+    """None where no text was read: in imported corpora."""
+    tokens: int | None
+    """None in imported corpora of something else than tokens."""
     samples: int
     share: float
     """Of all samples of the corpus."""
@@ -71,11 +73,6 @@ class Domain:
     neighbors: tuple[Neighbor, ...]
     """The nearest first; only in layers that are levels of the tree."""
 
-    @property
-    def mean_tokens(self) -> float:
-        """Tokens per document."""
-        return self.tokens / self.documents if self.documents else 0.0
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
@@ -88,8 +85,8 @@ class Balance:
     """exp of the entropy of the shares: as many equally large domains would be as diverse."""
     empty: int
     """Domains without a sample."""
-    source_purity: float
-    """Share of documents that come from the most frequent source file of their domain."""
+    source_purity: float | None
+    """Share of documents that come from the most frequent source file of their domain; None if imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

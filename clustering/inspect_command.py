@@ -19,14 +19,14 @@ READABLE_DOMAINS = 64
 class InspectConfig:
     """Show what the domains of a corpus are: sizes, keywords, sources, examples, balance."""
 
-    corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """A corpus folder that `braidstream build` wrote."""
+    corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
+    """A corpus that `braidstream build` or `import` wrote: a folder, or an address such as s3://bucket/corpus."""
     level: int | None = None
     """Show the domains of this level of the tree: 1 is the first split, the last one the leaves."""
     k: int | None = None
     """Show this many domains, any number from 1 to the number of leaves."""
     html: Path | None = None
-    """Also write one self-contained page: drill-down, search, examples. It needs no network."""
+    """Also write one self-contained page: maps, drill-down, search, examples. It needs no network."""
 
 
 def main(argv: list[str]) -> int:

@@ -25,8 +25,9 @@ root.dots = root.children.flatMap((child) => child.dots);
 function percent(share) {
   return `${(100 * share).toFixed(share === 0 ? 0 : share < 0.0095 ? 2 : share < 0.0995 ? 1 : 0)}%`;
 }
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 function short(count) {
-  return new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(count).replace("K", "k");
+  return compact.format(count).replace("K", "k");
 }
 function exact(count) {
   return count.toLocaleString("en");

@@ -43,7 +43,7 @@ def render_page(inspection: Inspection) -> str:
         inspection=inspection,
         corpus=inspection.corpus,
         manifest=inspection.corpus.manifest,
-        name=inspection.corpus.path.resolve().name,
+        name=inspection.corpus.name,
         data=Markup(_embed(page_data(inspection))),
         style=Markup(_asset("inspect_page.css")),  # ours, like the scripts: nothing to escape
         scripts=[Markup(script) for script in scripts],
@@ -88,7 +88,7 @@ def page_data(inspection: Inspection) -> dict[str, Any]:
         for domain, place in zip(layers[-1]["domains"], places.round(4).tolist(), strict=True):
             domain["place"] = place
     return {
-        "name": inspection.corpus.path.resolve().name,
+        "name": inspection.corpus.name,
         "sources": list(sources),
         "layers": layers,
     }

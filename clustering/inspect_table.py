@@ -20,10 +20,13 @@ def print_inspection(inspection: Inspection, layer: Layer, *, rows: int) -> None
     console = Console()
     corpus = inspection.corpus
     counts = corpus.manifest.counts
+    schema = corpus.manifest.sample
+    tokens = f"{counts.tokens:,} tokens, " if schema else ""
+    samples = f"samples of {schema.tokens_per_sample} tokens" if schema else "samples"
     console.print(
-        f"[bold]{escape(str(corpus.path))}[/bold]  {counts.documents:,} documents, "
-        f"{counts.tokens:,} tokens, {corpus.num_samples:,} samples of {corpus.tokens_per_sample} "
-        f"tokens, {corpus.num_leaves:,} leaves  [dim]{corpus.fingerprint[:12]}[/dim]",
+        f"[bold]{escape(corpus.address)}[/bold]  {counts.documents:,} documents, {tokens}"
+        f"{corpus.num_samples:,} {samples}, {corpus.num_leaves:,} leaves  "
+        f"[dim]{corpus.fingerprint[:12]}[/dim]",
         highlight=False,
     )
     console.print(balance_table(inspection))
@@ -58,7 +61,7 @@ def balance_table(inspection: Inspection) -> Table:
             f"{balance.largest_share:.1%}",
             f"{balance.effective:,.1f}",
             f"{balance.empty:,}",
-            f"{balance.source_purity:.2f}",
+            "" if balance.source_purity is None else f"{balance.source_purity:.2f}",
         )
     return table
 
@@ -77,7 +80,7 @@ def domain_table(layer: Layer, *, rows: int) -> Table:
             str(domain.index),
             f"{domain.share:.1%}",
             f"{domain.samples:,}",
-            f"{domain.tokens:,}",
+            "" if domain.tokens is None else f"{domain.tokens:,}",
             Group(words, example),
             escape(_sources(domain)),
         )

@@ -6,16 +6,17 @@ level's cards (sizes, examples) and by sums of the per-leaf counts (keywords, so
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering import merged_cards
 from clustering.cards import (
-    NUM_EXAMPLES,
     NUM_KEYWORDS,
     SOURCE_COUNTS_FILE,
     SOURCES_FILE,
@@ -27,18 +28,14 @@ from clustering.cards import (
 from clustering.domain_facts import (
     Balance,
     Domain,
-    Example,
     Inspection,
     Layer,
-    Neighbor,
-    Share,
     Source,
     Target,
     TargetDomain,
 )
 from clustering.keywords import sibling_keywords, sum_leaves
 from pipeline import Corpus, CorpusError, View
-from pipeline.segments import current_name
 
 MAX_DESCRIBED = 4_096
 """Layers with more domains than this are summarised only: nobody reads that many cards."""
@@ -50,14 +47,9 @@ SMALLEST_TARGET_SHARE = 0.005
 def inspect_corpus(corpus: Corpus, *, k: int | None = None) -> Inspection:
     """Describe every level of `corpus` below the root; with `k`, the coarser levels and then k domains.
 
-    Raises `CorpusError` when the corpus has no such k, or carries no cards.
+    Of an imported corpus names and sizes are known. Raises `CorpusError` when the corpus has no such k, or
+    carries no cards.
     """
-    if corpus.manifest.build.get("imported") is True:
-        raise CorpusError(
-            f"{str(corpus.path)!r} was imported: its {corpus.num_leaves:,} domains with "
-            f"{corpus.num_samples:,} samples come from elsewhere, without texts to describe them by. Domain "
-            "cards need the texts: `braidstream build` makes a corpus of them."
-        )
     counts = _Counts(corpus)
     shown = _granularities(corpus.levels, k)
     views = [corpus.domains(k=count) for _, count in shown]
@@ -65,7 +57,10 @@ def inspect_corpus(corpus: Corpus, *, k: int | None = None) -> Inspection:
         _layer(corpus, counts, views[: i + 1], name=name) for i, (name, _) in enumerate(shown)
     )
     finest = max((i for i, layer in enumerate(layers) if layer.domains), default=None)
-    targets = () if finest is None else _targets(corpus, views[finest], layers[finest])
+    # Where a target lies is known from its distances to centroids, which imported domains lack.
+    targets: tuple[Target, ...] = ()
+    if finest is not None and not _is_imported(corpus):
+        targets = _targets(corpus, views[finest], layers[finest])
     return Inspection(corpus=corpus, layers=layers, targets=targets)
 
 
@@ -95,40 +90,43 @@ class _Counts:
     def _read(self, counts_file: str, names_file: str) -> tuple[Any, list[str]]:
         from scipy import sparse
 
-        try:
-            counts = sparse.load_npz(_current(self.corpus, counts_file))
-            names = json.loads(_current(self.corpus, names_file).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise _no_cards(self.corpus.path, error) from error
-        return counts, names
+        counts = sparse.load_npz(io.BytesIO(_extra(self.corpus, counts_file)))
+        return counts, json.loads(_extra(self.corpus, names_file))
 
 
 def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> Layer:
     """Describe the last of `views`, which lead to it from coarse to fine."""
     view = views[-1]
-    source_counts, source_names = counts.sources
-    per_source = sum_leaves(source_counts, view.leaf_bounds)
+    imported = _is_imported(corpus)
+    per_source = None if imported else sum_leaves(counts.sources[0], view.leaf_bounds)
     balance = _balance(view, per_source, name)
     if view.k > MAX_DESCRIBED:
         return Layer(balance=balance, domains=())
-    term_counts, terms = counts.terms
     siblings = view.parents_in(views[-2]) if len(views) > 1 else np.zeros(view.k, dtype=np.int64)
-    keywords = sibling_keywords(
-        sum_leaves(term_counts, view.leaf_bounds), terms, siblings, top=NUM_KEYWORDS
-    )
-    sources = top_sources(per_source, source_names)
+    cards = _cards_per_domain(corpus, view)
+    if per_source is None:
+        keywords: Sequence[Sequence[str]] = [merged_cards.names(of) for of in cards]
+        sources: Sequence[list[dict[str, Any]]] = [[] for _ in cards]
+    else:
+        term_counts, terms = counts.terms
+        summed = sum_leaves(term_counts, view.leaf_bounds)
+        keywords = sibling_keywords(summed, terms, siblings, top=NUM_KEYWORDS)
+        sources = top_sources(per_source, counts.sources[1])
     parents = siblings.tolist() if len(views) > 1 else [None] * view.k
     tops = view.parents_in(views[0]).tolist()
-    cards = _cards_per_domain(corpus, view)
     sizes = view.sizes
+    schema = corpus.manifest.sample
+    tokens_per_sample = schema.tokens_per_sample if schema and imported else None
     domains = tuple(
         Domain(
             index=i,
             parent=parents[i],
             top=tops[i],
             leaves=int(view.leaf_bounds[i + 1] - view.leaf_bounds[i]),
-            documents=sum(card["documents"] for card in cards[i]),
-            tokens=sum(card["tokens"] for card in cards[i]),
+            documents=merged_cards.total(cards[i], "documents"),
+            tokens=int(sizes[i]) * tokens_per_sample
+            if tokens_per_sample
+            else merged_cards.total(cards[i], "tokens"),
             samples=int(sizes[i]),
             share=float(sizes[i] / max(view.num_samples, 1)),
             keywords=tuple(keywords[i]),
@@ -136,12 +134,12 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
                 Source(name=row["source"], documents=row["documents"], share=row["share"])
                 for row in sources[i]
             ),
-            examples=_merge_examples(cards[i]),
-            farthest=_merge_farthest(cards[i]),
-            languages=_merge_shares(cards[i], "languages", "documents"),
-            scripts=_merge_shares(cards[i], "scripts", "tokens"),
-            duplicate_share=_merge_duplicates(cards[i]),
-            neighbors=_neighbors(cards[i]) if view.k in corpus.levels else (),
+            examples=merged_cards.examples(cards[i]),
+            farthest=merged_cards.farthest(cards[i]),
+            languages=merged_cards.shares(cards[i], "languages", weight="documents"),
+            scripts=merged_cards.shares(cards[i], "scripts", weight="tokens"),
+            duplicate_share=merged_cards.duplicate_share(cards[i]),
+            neighbors=merged_cards.neighbors(cards[i][0]) if view.k in corpus.levels else (),
         )
         for i in range(view.k)
     )
@@ -150,16 +148,20 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
 
 def _balance(view: View, per_source: Any, name: str) -> Balance:
     shares = view.sizes / max(view.num_samples, 1)
-    documents = per_source.sum()
-    largest = per_source.max(axis=1).sum() if per_source.shape[1] else 0
     return Balance(
         name=name,
         k=view.k,
         largest_share=float(shares.max()),
         effective=_effective(shares),
         empty=int((view.sizes == 0).sum()),
-        source_purity=float(largest / documents) if documents else 0.0,
+        source_purity=None if per_source is None else _purity(per_source),
     )
+
+
+def _purity(per_source: Any) -> float:
+    documents = per_source.sum()
+    largest = per_source.max(axis=1).sum() if per_source.shape[1] else 0
+    return float(largest / documents) if documents else 0.0
 
 
 def _effective(shares: NDArray[np.float64]) -> float:
@@ -170,66 +172,12 @@ def _effective(shares: NDArray[np.float64]) -> float:
 def _cards_per_domain(corpus: Corpus, view: View) -> list[list[dict[str, Any]]]:
     """The cards of the coarsest level that is at least as fine as `view`, grouped by its domains."""
     level = next(i for i, k in enumerate(corpus.levels) if k >= view.k)
-    path = _current(corpus, card_file(level))
     grouped: list[list[dict[str, Any]]] = [[] for _ in range(view.k)]
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                card = json.loads(line)
-                first_leaf = card["leaves"][0]
-                domain = int(np.searchsorted(view.leaf_bounds, first_leaf, side="right")) - 1
-                grouped[domain].append(card)
-    except FileNotFoundError as error:
-        raise _no_cards(corpus.path, error) from error
+    for line in _extra(corpus, card_file(level)).splitlines():
+        card = json.loads(line)
+        first_leaf = card["leaves"][0]
+        grouped[int(np.searchsorted(view.leaf_bounds, first_leaf, side="right")) - 1].append(card)
     return grouped
-
-
-def _merge_examples(cards: list[dict[str, Any]]) -> tuple[Example, ...]:
-    """Central documents of the largest parts in turn, as in `cards.py`."""
-    largest = sorted(cards, key=lambda card: -card["tokens"])[:NUM_EXAMPLES]
-    ranked = [
-        card["examples"][rank]
-        for rank in range(NUM_EXAMPLES)
-        for card in largest
-        if rank < len(card["examples"])
-    ]
-    return tuple(_example(row) for row in ranked[:NUM_EXAMPLES])
-
-
-def _merge_farthest(cards: list[dict[str, Any]]) -> Example | None:
-    rows = [card["farthest"] for card in cards if card["farthest"]]
-    return _example(max(rows, key=lambda row: float(row["distance"]))) if rows else None
-
-
-def _merge_shares(cards: list[dict[str, Any]], name: str, weight: str) -> tuple[Share, ...]:
-    """Mean of the shares in the cards, each weighing as much as its documents or tokens."""
-    total = sum(card[weight] for card in cards if card.get(name))
-    shares: dict[str, float] = {}
-    for card in cards:
-        for key, share in card.get(name, {}).items():
-            shares[key] = shares.get(key, 0.0) + share * card[weight] / max(total, 1)
-    largest = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
-    return tuple(Share(name=key, share=share) for key, share in largest)
-
-
-def _merge_duplicates(cards: list[dict[str, Any]]) -> float | None:
-    if not all("duplicate_share" in card for card in cards):
-        return None
-    documents = sum(card["documents"] for card in cards)
-    read = sum(card["documents"] / (1 - card["duplicate_share"]) for card in cards)
-    return 1 - documents / read if read else 0.0
-
-
-def _neighbors(cards: list[dict[str, Any]]) -> tuple[Neighbor, ...]:
-    return tuple(
-        Neighbor(index=row["domain"], cosine=row["cosine"])
-        for card in cards
-        for row in card.get("nearest", ())
-    )
-
-
-def _example(row: dict[str, Any]) -> Example:
-    return Example(text=row["text"], source=row["source"], distance=row["distance"])
 
 
 def _targets(corpus: Corpus, view: View, layer: Layer) -> tuple[Target, ...]:
@@ -257,13 +205,16 @@ def _targets(corpus: Corpus, view: View, layer: Layer) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def _current(corpus: Corpus, name: str) -> Path:
-    """The file, or the one that took its place when documents were added."""
-    return corpus.path / current_name(corpus.manifest, name)
+def _extra(corpus: Corpus, name: str) -> bytes:
+    """A file of the cards, the newest one where documents were added."""
+    content = corpus.extra(name)
+    if content is None:
+        raise CorpusError(
+            f"{corpus.address} has no file {name}: it was built without domain cards. Build the corpus again."
+        )
+    return content
 
 
-def _no_cards(folder: Path, error: FileNotFoundError) -> CorpusError:
-    return CorpusError(
-        f"{str(folder)!r} has no file {Path(error.filename).name}: it was built without domain cards, "
-        "or copied without them. Copy the folders cards/ and tree/ too, or build the corpus again."
-    )
+def _is_imported(corpus: Corpus) -> bool:
+    """Whether its domains are names that came with it: nothing was clustered, no text was read."""
+    return corpus.manifest.build.get("imported") is True

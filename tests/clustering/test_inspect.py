@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,14 +18,24 @@ from clustering.inspect_command import main
 from clustering.inspect_page import compact, page_data, render_page
 from clustering.inspection import inspect_corpus
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, file_entry
+from pipeline.object_store import ObjectStore
 from tests.corpora import write_corpus
+from tests.foreign_shards import (
+    TOKENS,
+    import_folder,
+    tokens_of,
+    write_mds_texts,
+    write_mds_tokens,
+)
+from tests.servers.store_server import StoreServer
 
 LEAVES = 8
 DOCUMENTS_PER_LEAF = 6
 LEVELS = (1, 2, LEAVES)
 SPLIT_ORDER = [4, 2, 6, 1, 3, 5, 7]
 LEAF_SIZES = [3, 5, 2, 0, 7, 4, 1, 6]
+KNOWN_TOKENS = {"vocab_size": 1000, "separator_id": 0, "pad_id": 1}
 WORDS = ("genome", "satellite", "invoice", "butter", "tensor", "river", "verdict", "violin")
 HOSTILE = (
     "</script><script>alert('stolen')</script><img src=https://evil.example/x.png> & \"quotes\""
@@ -46,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     leaf = np.repeat(np.arange(LEAVES), DOCUMENTS_PER_LEAF).astype(np.int64)
     texts = [f"{(WORDS[i] + ' ') * 9}{HOSTILE}" for i in leaf]
-    write_cards(
+    written = write_cards(
         folder,
         levels=LEVELS,
         leaf_bounds_per_level=[np.array([0, 8]), np.array([0, 4, 8]), np.arange(9)],
@@ -58,6 +69,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source_names=["even<i>.jsonl", "odd.jsonl"],
         leaf_offsets=np.cumsum([0, *LEAF_SIZES]).astype(np.int64),
     )
+    return name_files(folder, written)
+
+
+def name_files(folder: Path, names: Sequence[str]) -> Path:
+    """Put files into the manifest, as they are now."""
+    entries = tuple(file_entry(folder, name) for name in names)
+    dataclasses.replace(Manifest.read(folder), extras=entries).write(folder)
     return folder
 
 
@@ -71,7 +89,7 @@ def test_every_k_adds_up(corpus: Corpus, k: int) -> None:
     inspection = inspect_corpus(corpus, k=k)
     layer = inspection.layers[-1]
     assert layer.balance.k == k == len(layer.domains)
-    assert sum(domain.documents for domain in layer.domains) == LEAVES * DOCUMENTS_PER_LEAF
+    assert sum(domain.documents or 0 for domain in layer.domains) == LEAVES * DOCUMENTS_PER_LEAF
     assert sum(domain.samples for domain in layer.domains) == sum(LEAF_SIZES)
     assert sum(domain.share for domain in layer.domains) == pytest.approx(1)
     assert sum(domain.leaves for domain in layer.domains) == LEAVES
@@ -191,8 +209,10 @@ def test_errors_say_what_to_do(folder: Path, tmp_path: Path) -> None:
         main([str(tmp_path)])
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("cards"))
-    with pytest.raises(CorpusError, match=r"Copy the folders cards/ and tree/ too"):
+    with pytest.raises(CorpusError, match=r"cards/level1.jsonl is missing"):
         main([str(bare)])
+    with pytest.raises(CorpusError, match="without domain cards"):
+        main([str(name_files(bare, []))])
 
 
 def test_the_page_names_the_options_of_the_build(folder: Path, tmp_path: Path) -> None:
@@ -213,12 +233,47 @@ def test_compact(value: float, shown: str) -> None:
     assert compact(value) == shown
 
 
-def test_an_imported_corpus_says_why_it_has_no_cards(folder: Path, tmp_path: Path) -> None:
-    changed = tmp_path / "corpus"
-    shutil.copytree(folder, changed)
-    dataclasses.replace(Manifest.read(changed), build={"imported": True}).write(changed)
-    with pytest.raises(CorpusError, match="was imported: its 8 domains with 28 samples"):
-        main([str(changed)])
+def test_an_imported_corpus_shows_names_and_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(["web/en", "code/py", "code/c", "web/de"]):
+        write_mds_tokens(tmp_path / name, tokens_of(i, 3 + i))
+    import_folder(tmp_path, **KNOWN_TOKENS)
+    inspection = inspect_corpus(open_corpus(tmp_path))
+    named = [[domain.keywords for domain in layer.domains] for layer in inspection.layers]
+    assert named == [[("code",), ("web",)], [("code/c",), ("code/py",), ("web/de",), ("web/en",)]]
+    assert [domain.samples for domain in inspection.layers[1].domains] == [5, 4, 6, 3]
+    assert [domain.tokens for domain in inspection.layers[0].domains] == [9 * TOKENS, 9 * TOKENS]
+    (three,) = (
+        layer for layer in inspect_corpus(open_corpus(tmp_path), k=3).layers if layer.balance.k == 3
+    )
+    assert [domain.keywords for domain in three.domains][-1] == ("web/de", "web/en")
+    assert main([str(tmp_path), "--html", str(tmp_path / "domains.html")]) == 0
+    assert "code/py" in capsys.readouterr().out
+    assert '"place"' not in (tmp_path / "domains.html").read_text("utf-8"), "there are no centroids"
+
+
+def test_imported_records_have_sizes_in_samples(tmp_path: Path) -> None:
+    for name in ("wiki", "books"):
+        write_mds_texts(tmp_path / name, name, 30)
+    import_folder(tmp_path)
+    inspection = inspect_corpus(open_corpus(tmp_path))
+    assert [domain.tokens for domain in inspection.finest.domains] == [None, None]
+    page = render_page(inspection)
+    assert "Vocabulary" not in page
+    assert '"samples":30' in page
+
+
+def test_a_corpus_in_a_bucket_is_inspected_there(
+    s3: StoreServer, new_prefix: str, folder: Path, tmp_path: Path
+) -> None:
+    store = ObjectStore(s3.address(new_prefix))
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.write(path.relative_to(folder).as_posix(), path)
+    written = tmp_path / "domains.html"
+    assert main([s3.address(new_prefix), "--html", str(written)]) == 0
+    assert "genome" in written.read_text("utf-8")
 
 
 def test_the_page_shows_what_newer_cards_say(folder: Path, tmp_path: Path) -> None:
@@ -233,6 +288,7 @@ def test_the_page_shows_what_newer_cards_say(folder: Path, tmp_path: Path) -> No
     }
     rows = [json.loads(line) | more for line in path.read_text("utf-8").splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    name_files(changed, [entry.file for entry in Manifest.read(changed).extras])
     inspection = inspect_corpus(open_corpus(changed))
     assert inspection.layers[1].domains[0].duplicate_share == pytest.approx(0.5)
     shown = page_data(inspection)["layers"][1]["domains"][0]
