@@ -23,6 +23,7 @@ for (const node of [...nodes].reverse()) {
 root.dots = root.children.flatMap((child) => child.dots);
 
 function percent(share) {
+  if (share > 0 && share < 0.00005) return "<0.01%";
   return `${(100 * share).toFixed(share === 0 ? 0 : share < 0.0095 ? 2 : share < 0.0995 ? 1 : 0)}%`;
 }
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -47,7 +48,7 @@ function make(tag, attributes, ...content) {
   return element;
 }
 function meter(share) {
-  return make("span", { class: "meter" }, make("i", { "--share": percent(share) }));
+  return make("span", { class: "meter" }, make("i", { "--share": `${100 * share}%` }));
 }
 function chips(node) {
   return make("span", { class: "chips" }, ...(node.keywords.length ? node.keywords : ["no words"]).map((word) => make("span", {}, word)));
@@ -83,10 +84,9 @@ function card(node) {
         return make("li", {}, make("a", { href: `#${other.id}` }, `#${index}`), make("span", { class: "ellipsis" }, other.keywords.slice(0, 4).join(", ")), make("span", {}, cosine.toFixed(2)));
       }))),
     make("div", {},
-      make("h3", {}, `Documents near the ${node.leaves > 1 ? "centers of its largest leaves" : "center"}, and the farthest (source, cosine distance)`),
+      node.examples.length ? make("h3", {}, `Documents near the ${node.leaves > 1 ? "centers of its largest leaves" : "center"}, and the farthest (source, cosine distance)`) : make("p", { class: "empty" }, "No documents are known of this domain."),
       ...node.examples.map((row, i) => example(row, "near", i === 0)),
-      node.farthest && example(node.farthest, "farthest", false),
-      node.examples.length ? null : make("p", { class: "empty" }, "No documents are shown for this domain.")));
+      node.farthest && example(node.farthest, "farthest", false)));
 }
 
 function example([text, source, distance], label, open) {
@@ -158,7 +158,7 @@ function find(words) {
 
 // --- what is shown -------------------------------------------------------------------------------
 
-const [search, matches, path, shown, list] = ["search", "matches", "path", "shown", "list"].map((id) => document.getElementById(id));
+const [section, search, matches, path, shown, list] = ["domains", "search", "matches", "path", "shown", "list"].map((id) => document.getElementById(id));
 const [treeMap, centroids] = ["treemap", "centroids"].map((id) => document.getElementById(id));
 let mapped = null; // the node that the maps show
 
@@ -234,11 +234,12 @@ search.addEventListener("input", () => {
   history[begun ? "replaceState" : "pushState"](null, "", query ? `#${new URLSearchParams({ find: query })}` : "#domains");
   if (query) showSearch(query);
   else showNode(root);
+  if (section.getBoundingClientRect().top < 0) section.scrollIntoView();
 });
 addEventListener("hashchange", () => {
-  if (!route() || queryOf(location.hash) !== null) return;
-  document.getElementById("domains").scrollIntoView();
-  shown.querySelector("h2").focus({ preventScroll: true });
+  if (!route()) return;
+  section.scrollIntoView();
+  shown.querySelector("h2")?.focus({ preventScroll: true });
 });
 let width = innerWidth;
 addEventListener("resize", () => {
@@ -258,4 +259,4 @@ for (const colored of document.querySelectorAll("[data-top]")) {
 }
 [treeMap, centroids].forEach((figure) => explore(figure.querySelector(".map")));
 if (!route()) showNode(root);
-else if (location.hash) document.getElementById("domains").scrollIntoView();
+else if (location.hash) section.scrollIntoView();

@@ -79,11 +79,12 @@ class Tab:
         ]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete'")
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the size of the window (CSS pixels) and the color scheme."""
+        """Set the size of the window (CSS pixels) and the color scheme; wait until the page has seen it."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -93,6 +94,8 @@ class Tab:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        drawn = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        self.call("Runtime.evaluate", expression=drawn, awaitPromise=True)
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives."""
