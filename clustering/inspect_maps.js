@@ -1,4 +1,4 @@
-// The two maps of domains. A node has: id, size, children, dots (the finest domains in it, with a place), describe().
+// The two maps of domains: rectangles by size, and dots by likeness.
 "use strict";
 
 // Rectangles in proportion to `sizes`, as near to squares as a greedy layout gets them, in their order.
@@ -144,11 +144,6 @@ function mapLink(node, kind, angle, svg) {
 // Fade what stands for a node that is not in `lit`; nothing when that is null.
 function fade(map, lit) {
   for (const drawn of map.querySelectorAll("a, i")) drawn.classList.toggle("faded", lit !== null && !lit.has(drawn.node));
-}
-
-// Evenly spaced hues (degrees), or by the golden angle when there are many.
-function hue(index, count) {
-  return (25 + (count <= 12 ? (360 * index) / count : 137.508 * index)) % 360;
 }
 
 function svgElement(tag, attributes) {

@@ -1,41 +1,6 @@
 // Browsing the domains. The address says what is shown, #d0-3 (a domain) or #find=tensor (a search), so that the
 // browser's buttons go back and forth. Nothing is fetched; texts of the corpus are set as text, never as markup.
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-
-const layers = data.layers.map((layer, depth) =>
-  layer.domains.map((domain, index) => ({ ...domain, id: `d${depth}-${index}`, index, depth, layer: layer.name, children: [] })),
-);
-const nodes = layers.flat();
-const byId = new Map(nodes.map((node) => [node.id, node]));
-const unit = nodes.some((node) => node.tokens) ? "tokens" : "samples";
-const root = { id: "domains", depth: -1, children: layers[0], keywords: [] };
-for (const node of nodes) {
-  node.up = node.depth ? layers[node.depth - 1][node.parent] : root;
-  if (node.depth) node.up.children.push(node);
-  node.size = node[unit];
-}
-root.size = root.children.reduce((sum, node) => sum + node.size, 0);
-for (const node of [...nodes].reverse()) {
-  node.dots = node.place && node.size ? [node] : node.children.flatMap((child) => child.dots);
-  node.describe = () => `#${node.index} · ${short(node.size)} ${unit}: ${node.keywords.slice(0, 8).join(", ") || "no words"}`;
-}
-root.dots = root.children.flatMap((child) => child.dots);
-
-function percent(share) {
-  if (share > 0 && share < 0.00005) return "<0.01%";
-  return `${(100 * share).toFixed(share === 0 ? 0 : share < 0.0095 ? 2 : share < 0.0995 ? 1 : 0)}%`;
-}
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
-function short(count) {
-  return compact.format(count).replace("K", "k");
-}
-function exact(count) {
-  return count.toLocaleString("en");
-}
-function language(code) {
-  return code === "und" ? "undetermined" : (new Intl.DisplayNames("en", { type: "language", fallback: "code" }).of(code) ?? code);
-}
 
 // An element with attributes and content; text nodes only, so that no text of the corpus becomes markup.
 function make(tag, attributes, ...content) {
@@ -52,12 +17,6 @@ function meter(share) {
 }
 function chips(node) {
   return make("span", { class: "chips" }, ...(node.keywords.length ? node.keywords : ["no words"]).map((word) => make("span", {}, word)));
-}
-function topOf(node) {
-  return node.up === root ? node : topOf(node.up);
-}
-function above(node) {
-  return node === root ? [] : [...above(node.up), node];
 }
 
 // --- one domain ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 from clustering.centroid_map import lay_out, view_centroids
 from clustering.domain_facts import Domain, Example, Inspection
 
-SCRIPTS = ("inspect_maps.js", "inspect_page.js")
+SCRIPTS = ("inspect_nodes.js", "inspect_maps.js", "inspect_page.js")
 
 
 def write_page(inspection: Inspection, path: Path) -> None:
