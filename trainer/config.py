@@ -124,6 +124,9 @@ class TrainConfig:
     """Arithmetic of forward passes; auto is bfloat16 on GPUs that have it. Weights stay float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto is on for GPUs."""
+    parallel: Literal["replicate", "shard"] = "replicate"
+    """What each of several GPUs holds: the whole model (DistributedDataParallel), or a share of its weights
+    and of the optimizer's moments (FSDP2), for models that do not fit otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "target_batch"):
@@ -152,6 +155,11 @@ class TrainConfig:
             raise ConfigError(
                 "shrinkage='tree' takes scores of single samples, which estimator='exact' does not have. "
                 "Take estimator='difference' or 'probe'."
+            )
+        if self.parallel == "shard" and self.estimator != "difference":
+            raise ConfigError(
+                f"parallel='shard' leaves no rank a whole layer, which estimator={self.estimator!r} looks "
+                "at. Take estimator='difference', or parallel='replicate' where the model fits."
             )
         if self.measured_domains and self.estimator != "probe" and self.shrinkage != "tree":
             raise ConfigError(

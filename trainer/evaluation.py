@@ -76,12 +76,18 @@ class Evaluator:
 
     def _mean(self, loss: nn.Module, tokens: NDArray[Any]) -> float | None:
         """Mean over tokens, so that a last block that is mostly padding counts for what it holds."""
-        mine = tokens[self._ranks.rank :: self._ranks.world_size]
+        world_size = self._ranks.world_size
+        mine = tokens[self._ranks.rank :: world_size]
         weights = (mine[:, 1:] != self._pad_id).sum(axis=1)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         with torch.no_grad():
             for batch, rows in micro_batches(
-                mine, size=self._batch_size, pad_id=self._pad_id, device=self._device
+                mine,
+                size=self._batch_size,
+                pad_id=self._pad_id,
+                device=self._device,
+                # Where weights are gathered, a rank with fewer sequences takes part in all passes.
+                at_least=-(-len(tokens) // (world_size * self._batch_size)),
             ):
                 losses = loss(batch)[: rows.stop - rows.start].double()
                 total += losses @ torch.from_numpy(weights[rows]).to(losses)

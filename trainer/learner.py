@@ -16,6 +16,7 @@ from trainer.distributed import Ranks
 from trainer.model import GPT, PRESETS, TokenLoss
 from trainer.resolve import PRECISIONS
 from trainer.schedule import CosineSchedule, make_optimizer, set_learning_rate
+from trainer.sharding import cut_like, shard_layers, whole
 
 
 class Learner:
@@ -39,11 +40,18 @@ class Learner:
             self.model, pad_id=corpus.pad_id, compute_dtype=PRECISIONS[config.precision]
         )
         """Loss per sample: what estimators and evaluation call, and no gradient is shared from."""
-        if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-            self.loss.compile(dynamic=False)
+        compiles = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         self._shared_loss: nn.Module = self.loss
-        if ranks.world_size > 1:
-            self._shared_loss = DistributedDataParallel(self.loss)
+        if config.parallel == "shard" and ranks.world_size > 1:
+            if compiles:  # around the layers' hooks, which gather the weights
+                for block in self.model.blocks:
+                    block.forward = torch.compile(block.forward, dynamic=False)
+            shard_layers(self.loss, self.model.blocks)
+        else:
+            if compiles:
+                self.loss.compile(dynamic=False)
+            if ranks.world_size > 1:
+                self._shared_loss = DistributedDataParallel(self.loss)
         self.optimizer = make_optimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -70,4 +78,34 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.detach(), norm.detach()
+        return loss.detach(), whole(norm.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and moments, whole on every rank however they are spread; every rank must call this."""
+        moments = self.optimizer.state_dict()
+        return {
+            "model": {name: whole(weight) for name, weight in self.model.state_dict().items()},
+            "optimizer": {
+                **moments,
+                "state": {
+                    number: {name: whole(moment) for name, moment in of_one.items()}
+                    for number, of_one in moments["state"].items()
+                },
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state, whatever number of ranks it was saved by."""
+        weights = self.model.state_dict()
+        self.model.load_state_dict(
+            {name: cut_like(weights[name], saved) for name, saved in state["model"].items()}
+        )
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        moments = {
+            number: {
+                name: cut_like(parameters[number], saved) if saved.ndim else saved
+                for name, saved in of_one.items()
+            }
+            for number, of_one in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict({**state["optimizer"], "state": moments})

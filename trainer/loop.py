@@ -185,14 +185,14 @@ class Run:
         self._record_mixture(None)
 
     def _save(self) -> None:
-        steering = self.steering.state_dict()  # takes all ranks
+        steering, learner = self.steering.state_dict(), self.learner.state_dict()  # take all ranks
         if self.ranks.is_first:
             save_checkpoint(
                 self.folder.checkpoints,
                 Checkpoint(
                     step=self.step,
-                    model=self.learner.model.state_dict(),
-                    optimizer=self.learner.optimizer.state_dict(),
+                    model=learner["model"],
+                    optimizer=learner["optimizer"],
                     random={"cpu": torch.get_rng_state()},
                     state={
                         "steering": steering,
@@ -212,8 +212,7 @@ class Run:
         if saved is None:
             return MetricsWriter(path, keep_bytes=0)
         self.step = saved.step
-        self.learner.model.load_state_dict(saved.model)
-        self.learner.optimizer.load_state_dict(saved.optimizer)
+        self.learner.load_state_dict({"model": saved.model, "optimizer": saved.optimizer})
         torch.set_rng_state(saved.random["cpu"])
         self.steering.load_state_dict(saved.state["steering"])
         self.history.load_state_dict(saved.state["history"])

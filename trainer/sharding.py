@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -34,6 +34,30 @@ def is_sharded(module: nn.Module) -> bool:
             "Apply it to the whole model last."
         )
     return True
+
+
+def shard_layers(module: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Cut `module` over all ranks, to be gathered layer by layer; what lies in no layer is gathered once."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in layers:
+        fully_shard(layer)
+    fully_shard(module)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be cut; where it is, every rank must call this alike."""
+    return cast("DTensor", tensor).full_tensor() if _is_dtensor(tensor) else tensor
+
+
+def cut_like(pattern: Tensor, tensor: Tensor) -> Tensor:
+    """Cut a whole `tensor` as `pattern` is cut, if it is; every rank must call this alike."""
+    if not _is_dtensor(pattern):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    cut = cast("DTensor", pattern)
+    return distribute_tensor(tensor, cut.device_mesh, cut.placements)
 
 
 def local_shards(tensors: Sequence[Tensor]) -> list[Tensor]:

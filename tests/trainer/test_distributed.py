@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def _train_as_rank(
         )
         run.to_the_end(interrupt)
         ending: dict[str, Any] = {
-            "model": run.learner.model.state_dict(),
+            "model": run.learner.state_dict()["model"],
             "mixture": torch.from_numpy(run.stream.mixture.probabilities.copy()),
             "drawn": torch.from_numpy(run.stream.samples_drawn),
         }
@@ -80,6 +82,36 @@ def test_a_run_continues_on_another_number_of_ranks(
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
+
+
+def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tests.trainer.test_run import records
+    from trainer import train
+
+    sharded = replace(config, mixer="dga", parallel="shard", checkpoint_every=10)
+    for name, run in [("sharded", sharded), ("whole", replace(sharded, parallel="replicate"))]:
+        multiprocessing.spawn(
+            _train_as_rank, args=(free_port(), corpus.path, run, tmp_path / name, 2), nprocs=2
+        )
+    first, second, whole = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for name in ("sharded-rank0", "sharded-rank1", "whole-rank0")
+    )
+    assert torch.equal(first["mixture"], second["mixture"])
+    assert torch.equal(first["drawn"], second["drawn"])
+    np.testing.assert_allclose(first["mixture"], whole["mixture"], atol=0.01)
+    for name, value in first["model"].items():
+        torch.testing.assert_close(value, whole["model"][name], rtol=0, atol=5e-3)
+
+    run = tmp_path / "sharded"
+    (last,) = records(run, "train")[-1:]
+    (run / "result.json").unlink()
+    newest = max((run / "checkpoints").iterdir())
+    shutil.rmtree(newest)
+    train(corpus, sharded, run, quiet=True)
+    assert records(run, "train")[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.02)
 
 
 def _threads_after_leaving(rank: int, port: int, out: Path) -> None:
