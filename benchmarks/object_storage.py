@@ -27,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.data import Data, write_data
+from benchmarks.data import write_data
 from benchmarks.mixture_jump import Jump, jump
 from benchmarks.object_reading import Reading, mosaicml, raw, stream
 from benchmarks.table import machine_line, table
@@ -61,7 +61,7 @@ def main() -> None:
     ):
         data = write_data(work, options.domains, 65_536 if quick else 262_144)
         address = server.address(PREFIX)
-        upload(data, address)
+        upload(data.corpus, address)
         size = data.flat.nbytes
         readings = {
             "raw obstore": in_new_process(raw, address),
@@ -107,12 +107,12 @@ def use(server: StoreServer) -> None:
     os.environ["S3_ENDPOINT_URL"] = server.endpoint  # mosaicml-streaming's name for it
 
 
-def upload(data: Data, address: str) -> None:
+def upload(corpus: Path, address: str) -> None:
     """The corpus, manifest last."""
     store = ObjectStore(address)
-    paths = [path for path in data.corpus.rglob("*") if path.is_file()]
+    paths = [path for path in corpus.rglob("*") if path.is_file()]
     for path in sorted(paths, key=lambda path: path.name == "manifest.json"):
-        store.write(path.relative_to(data.corpus).as_posix(), path)
+        store.write(path.relative_to(corpus).as_posix(), path)
 
 
 def in_new_process(function: Callable[..., T], *arguments: object) -> T:

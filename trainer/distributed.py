@@ -89,9 +89,17 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     # of a tensor needs Python for it, and where Python is ending by then, that aborts a process whose work is
     # done.
     import_module("torch.distributed.nn.functional")
+    # torchrun's store outlives processes that it restarts, and with it the addresses of those that died.
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     # Small decisions travel through main memory with gloo, so that they never wait for the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"restart {restarts}", store),
+        rank=rank,
+        world_size=world_size,
+    )
     try:
-        yield Ranks(rank=dist.get_rank(), world_size=world_size)
+        yield Ranks(rank=rank, world_size=world_size)
     finally:
         dist.destroy_process_group()

@@ -92,6 +92,25 @@ def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path)
             assert left[field] == pytest.approx(right[field], abs=tolerance)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="ranks are found in /proc")
+def test_torchrun_restarts_a_run_whose_rank_was_killed(corpus: Corpus, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    run, restarts = tmp_path / "run", "--max-restarts=1"
+    arguments = settings(corpus, run, "--steps", "60", "--checkpoint-every", "5")
+    with in_a_process(arguments, *launcher, restarts) as process:
+        while process.poll() is None and not any((run / "checkpoints").glob("step-*")):
+            time.sleep(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8")
+        os.kill(int(children.split()[-1]), signal.SIGKILL)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "finished: 60 steps" in output
+    whole = settings(corpus, tmp_path / "whole", "--steps", "60", "--checkpoint-every", "5")
+    with in_a_process(whole, *launcher) as process:
+        process.communicate(timeout=120)
+    assert_same_run(run, tmp_path / "whole", step=60)
+
+
 def test_a_run_goes_on_with_the_version_that_it_began_with(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:

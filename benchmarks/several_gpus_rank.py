@@ -1,0 +1,59 @@
+"""One process of a run that `benchmarks.several_gpus` starts under torchrun: it notes what it draws.
+
+Its notes are lines of step, digest of the mixture that holds, and positions of this rank's samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline import MixtureStream, open_corpus
+from pipeline.batch import Batch
+from trainer.config import TrainConfig
+from trainer.distributed import choose_device, joined_ranks
+from trainer.interrupt import Interrupt
+from trainer.loop import Run
+from trainer.resolve import resolve
+from trainer.run_folder import RunFolder
+
+
+class NotedStream:
+    """A stream that writes down every batch before it hands it on."""
+
+    def __init__(self, stream: MixtureStream, notes: Path) -> None:
+        self._stream = stream
+        self._notes = notes.open("a", buffering=1, encoding="utf-8")
+
+    def __next__(self) -> Batch:
+        batch = next(self._stream)
+        digest = hashlib.sha256(self._stream.mixture.probabilities.tobytes()).hexdigest()[:16]
+        self._notes.write(json.dumps([batch.step, digest, batch.positions.tolist()]) + "\n")
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def main() -> None:
+    """Train as the JSON in the first argument says."""
+    told = json.loads(sys.argv[1])
+    out = Path(told["out"])
+    corpus = open_corpus(told["corpus"], cache=Path(told["cache"]))
+    device = choose_device(told["device"])
+    config = resolve(TrainConfig(**told["config"]), corpus, device)
+    folder = RunFolder(out)
+    folder.check(config, corpus)
+    with joined_ranks(device) as ranks, Interrupt() as interrupt:
+        run = Run(corpus, config, folder, ranks=ranks, device=device, quiet=True)
+        (out / f"rank{ranks.rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
+        run.stream = NotedStream(run.stream, out / f"rank{ranks.rank}.jsonl")  # type: ignore[assignment]
+        run.to_the_end(interrupt)
+
+
+if __name__ == "__main__":
+    main()
