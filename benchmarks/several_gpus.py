@@ -51,13 +51,13 @@ class Trial:
     gpus: int
     source: str
     """local or s3."""
-    parallel: str = "replicate"
+    data_parallel: str = "replicate"
     steps: int
 
     @property
     def name(self) -> str:
         """Of its folder and its row."""
-        return f"{self.preset}-{self.gpus}-{self.source}-{self.parallel}"
+        return f"{self.preset}-{self.gpus}-{self.source}-{self.data_parallel}"
 
 
 class Bench:
@@ -80,7 +80,7 @@ class Bench:
             "sequences_per_domain": 2,
             "measured_tokens": self.size.text.tokens_per_sample // 4,
             "preset": trial.preset,
-            "parallel": trial.parallel,
+            "data_parallel": trial.data_parallel,
             "steps": trial.steps,
             "batch_size": self.size.batch_size * trial.gpus,
             "learning_rate": 6e-4,
@@ -128,7 +128,7 @@ class Bench:
             "preset": trial.preset,
             "gpus": trial.gpus,
             "source": trial.source,
-            "parallel": trial.parallel,
+            "data_parallel": trial.data_parallel,
             "tokens_per_second": tokens / median(plain),
             "window_seconds": [min(plain), median(plain), max(plain)],
             "extra_seconds": extra,
@@ -237,7 +237,7 @@ def report(found: list[dict[str, Any]]) -> str:
             [
                 each["preset"],
                 str(each["gpus"]),
-                each["parallel"],
+                each["data_parallel"],
                 each["source"],
                 f"{speed:,.0f}",
                 f"{speed / (one * each['gpus']):.1%}" if one else "",
@@ -246,7 +246,7 @@ def report(found: list[dict[str, Any]]) -> str:
                 f"{each['mixtures']} over {each['steps']}, {each['steps_that_differ']} differ",
             ]
         )
-    header = ["model", "GPUs", "parallel", "source", "tokens/s", "efficiency"]
+    header = ["model", "GPUs", "data parallel", "source", "tokens/s", "efficiency"]
     header += [f"DGA every {INTERVAL}", "data wait", "mixtures over steps"]
     return table(header, rows) + "\n" + "\n".join(lines)
 
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--presets", default="110m,350m")
     parser.add_argument("--gpus", default="1,2", help="numbers of GPUs")
     parser.add_argument("--sources", default="local,s3")
-    parser.add_argument("--parallel", default="replicate,shard")
+    parser.add_argument("--data-parallel", default="replicate,shard")
     parser.add_argument("--steps", type=int, default=300, help="of a run")
     parser.add_argument("--restart", action="store_true", help="kill and continue the largest run")
     parser.add_argument("--results", type=Path, help="keep results here; what is there counts")
@@ -268,12 +268,18 @@ def main() -> None:
     if options.results and options.results.exists():
         found = [json.loads(line) for line in options.results.read_text("utf-8").splitlines()]
     trials = [
-        Trial(preset=preset, gpus=gpus, source=source, parallel=parallel, steps=options.steps)
+        Trial(
+            preset=preset,
+            gpus=gpus,
+            source=source,
+            data_parallel=data_parallel,
+            steps=options.steps,
+        )
         for preset in options.presets.split(",")
         for gpus in map(int, options.gpus.split(","))
-        for parallel in options.parallel.split(",")
+        for data_parallel in options.data_parallel.split(",")
         for source in options.sources.split(",")
-        if parallel == "replicate" or (gpus > 1 and source == "local")
+        if data_parallel == "replicate" or (gpus > 1 and source == "local")
     ]
     with tempfile.TemporaryDirectory(prefix="braidstream-bench-") as name, ExitStack() as servers:
         folder = Path(name)

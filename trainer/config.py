@@ -124,7 +124,7 @@ class TrainConfig:
     """Arithmetic of forward passes; auto is bfloat16 on GPUs that have it. Weights stay float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto is on for GPUs."""
-    parallel: Literal["replicate", "shard"] = "replicate"
+    data_parallel: Literal["replicate", "shard"] = "replicate"
     """What each of several GPUs holds: the whole model (DistributedDataParallel), or a share of its weights
     and of the optimizer's moments (FSDP2), for models that do not fit otherwise."""
 
@@ -156,10 +156,11 @@ class TrainConfig:
                 "shrinkage='tree' takes scores of single samples, which estimator='exact' does not have. "
                 "Take estimator='difference' or 'probe'."
             )
-        if self.parallel == "shard" and self.estimator != "difference":
+        if self.data_parallel == "shard" and self.estimator != "difference":
             raise ConfigError(
-                f"parallel='shard' leaves no rank a whole layer, which estimator={self.estimator!r} looks "
-                "at. Take estimator='difference', or parallel='replicate' where the model fits."
+                "data_parallel='shard' leaves no rank a whole layer, which estimator="
+                f"{self.estimator!r} looks at. Take estimator='difference', or "
+                "data_parallel='replicate' where the model fits."
             )
         if self.measured_domains and self.estimator != "probe" and self.shrinkage != "tree":
             raise ConfigError(

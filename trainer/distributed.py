@@ -90,12 +90,12 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     # done.
     import_module("torch.distributed.nn.functional")
     # torchrun's store outlives processes that it restarts, and with it the addresses of those that died.
-    store, rank, world_size = next(dist.rendezvous("env://"))
+    store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     # Small decisions travel through main memory with gloo, so that they never wait for the GPU.
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore(f"restart {restarts}", store),
+        store=dist.PrefixStore(f"restart {restarts}", store),  # type: ignore[attr-defined]
         rank=rank,
         world_size=world_size,
     )

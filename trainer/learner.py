@@ -42,7 +42,7 @@ class Learner:
         """Loss per sample: what estimators and evaluation call, and no gradient is shared from."""
         compiles = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         self._shared_loss: nn.Module = self.loss
-        if config.parallel == "shard" and ranks.world_size > 1:
+        if config.data_parallel == "shard" and ranks.world_size > 1:
             if compiles:  # around the layers' hooks, which gather the weights
                 for block in self.model.blocks:
                     block.forward = torch.compile(block.forward, dynamic=False)

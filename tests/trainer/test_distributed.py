@@ -90,8 +90,8 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     from tests.trainer.test_run import records
     from trainer import train
 
-    sharded = replace(config, mixer="dga", parallel="shard", checkpoint_every=10)
-    for name, run in [("sharded", sharded), ("whole", replace(sharded, parallel="replicate"))]:
+    sharded = replace(config, mixer="dga", data_parallel="shard", checkpoint_every=10)
+    for name, run in [("sharded", sharded), ("whole", replace(sharded, data_parallel="replicate"))]:
         multiprocessing.spawn(
             _train_as_rank, args=(free_port(), corpus.path, run, tmp_path / name, 2), nprocs=2
         )
