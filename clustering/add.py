@@ -20,7 +20,6 @@ from clustering.baseline import DISTANCES_FILE, distance_quantile
 from clustering.config import WORK_FOLDER
 from clustering.engine import Engine
 from clustering.errors import BuildError
-from clustering.local_engine import LocalEngine
 from clustering.progress import Progress
 from clustering.stages import StageRecord, Workspace
 from pipeline import Corpus, open_corpus
@@ -84,7 +83,7 @@ def add(
     corpus = open_corpus(config.corpus)
     _check(corpus)
     build = Workspace(corpus.path / WORK_FOLDER, progress or Progress())
-    engine = engine or LocalEngine(config.workers)
+    engine = engine or config.chosen_engine()
     work = Workspace(build.folder / ADD_FOLDER, build.progress, engine=engine)
     with build.locked(), work.locked():
         stages = AddStages(config, corpus, work)

@@ -15,6 +15,7 @@ rest into the leaves of the tree that is there, with the same embedding model an
 shards. Whoever reads the version before goes on reading it: open_corpus(CORPUS, version=N).
 
   braidstream add corpus new/*.jsonl.zst
+  braidstream add /shared/corpus /shared/new --engine ray      (on a cluster whose nodes share the folders)
   braidstream push corpus s3://bucket/corpus        (sends only what was added)
 
 An addition that was stopped continues with the same command."""

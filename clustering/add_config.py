@@ -7,6 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from clustering.engine import Engine
+from clustering.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 
 
@@ -28,6 +30,11 @@ class AddConfig:
     """Where the embedding model runs: auto, cpu, cuda, cuda:1, mps."""
     workers: int = 1
     """Processes that do the units of a stage side by side; the result is the same whatever their number."""
+    engine: EngineName = "local"
+    """Who does the units of a stage: `local`, processes on this machine; or `ray`, all cores and GPUs of a
+    Ray cluster, whose nodes must share the folders that are named here. The result is the same."""
+    ray_address: str = "auto"
+    """The Ray cluster: `auto`, the one that this machine is a node of; or host:port of its head."""
     part_documents: int = 4_096
     """Documents per part of the work; an addition that is killed loses at most one part."""
 
@@ -36,3 +43,13 @@ class AddConfig:
             raise BuildError(
                 "nothing to add was named: give files, folders or globs after the corpus."
             )
+        self.chosen_engine()
+
+    def chosen_engine(self) -> Engine:
+        """Who does the units of a stage."""
+        return chosen_engine(
+            self.engine,
+            workers=self.workers,
+            ray_address=self.ray_address,
+            device=self.device,
+        )

@@ -14,7 +14,6 @@ from clustering.build_stages import BuildStages
 from clustering.config import WORK_FOLDER, BuildConfig
 from clustering.engine import Engine
 from clustering.errors import BuildError
-from clustering.local_engine import LocalEngine
 from clustering.progress import Progress
 from clustering.publish import Publication
 from clustering.stages import StageRecord, Workspace
@@ -59,7 +58,7 @@ def build(
     folder = config.folder
     _check_folder(folder, "--out" if config.address is None else "--work")
     store = open_work(config.work_place)
-    engine = engine or LocalEngine(config.workers)
+    engine = engine or config.chosen_engine()
     work = Workspace(folder / WORK_FOLDER, progress, store=store, engine=engine)
     with work.locked():
         publication = None

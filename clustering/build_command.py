@@ -23,12 +23,16 @@ of the tree, so that one copy on disk serves every number of domains.
       --target recipes=recipes.train.jsonl,recipes.test.jsonl
   braidstream build texts/ --out corpus --model static --max-documents 20000     (a quick look)
   braidstream build texts/ --out s3://bucket/corpus
+  braidstream build texts/ --out corpus --engine ray                             (on a cluster)
 
 Embedding takes nearly all of the time: about 40 to 130 documents/s on two cores with `minilm`, thousands with
 `static`. Data moves in parts, so memory does not grow with the corpus: --sort-memory and --workers bound it.
 A build that was stopped continues with the same command, at the part where it was; with other options it
 repeats only the stages that they affect. Work files are kept in OUT/.build (or --work) for that; remove the
-folder when the corpus is final. Afterwards: `braidstream inspect OUT`."""
+folder when the corpus is final. Afterwards: `braidstream inspect OUT`.
+
+For a cluster, run `ray start --head` here and `ray start --address HOST:6379` on the other machines first
+(docs/clustering.md). The engine may change between runs of one build."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
+from clustering.engine import Engine
+from clustering.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 from clustering.shards import SHARD_BYTES
 from pipeline.address import is_address, normalized
@@ -189,6 +191,12 @@ class BuildConfig:
     workers: int = 1
     """Processes that do the units of a stage side by side; each takes the memory of one, and gets a GPU of
     its own where the model runs on GPUs. The corpus is the same whatever their number."""
+    engine: EngineName = "local"
+    """Who does the units of a stage: `local`, processes on this machine; or `ray`, all cores and GPUs of a
+    Ray cluster, whose nodes must share the folders that are named here (--work may be in an object store
+    instead). The corpus is the same."""
+    ray_address: str = "auto"
+    """The Ray cluster: `auto`, the one that this machine is a node of; or host:port of its head."""
     sort_memory: Annotated[int, _BYTES] = SORT_BYTES
     """Tokens that a process sorts or writes at a time (such as 512MiB or 4GiB); it takes about three times as
     much memory for that."""
@@ -228,6 +236,7 @@ class BuildConfig:
             f"must lie between 1 and {MAX_BLOCK_BYTES:,}",
         )
         self._require(self.workers >= 1, "workers", "must be at least 1")
+        self.chosen_engine()
         self._require(
             self.sort_memory >= MIN_SORT_BYTES,
             "sort_memory",
@@ -264,6 +273,15 @@ class BuildConfig:
         if self.work is not None and is_address(str(self.work)):
             return normalized(str(self.work))
         return Path(self.work or self.folder) / WORK_FOLDER
+
+    def chosen_engine(self) -> Engine:
+        """Who does the units of a stage."""
+        return chosen_engine(
+            self.engine,
+            workers=self.workers,
+            ray_address=self.ray_address,
+            device=self.device,
+        )
 
     def _require(self, holds: bool, option: str, rule: str) -> None:
         if not holds:
