@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,6 +69,7 @@ class Bench:
         self.corpus: Corpus = synthetic_corpus(folder / "corpus", self.size.text)
         self.addresses = {"local": str(folder / "corpus")}
         self.window = max(2, options.steps // 30)
+        self.update_every = 5 * self.window
 
     def config(self, trial: Trial, **changes: Any) -> dict[str, Any]:
         """DGA that measures after every fifth window."""
@@ -76,7 +77,7 @@ class Bench:
             "target": self.corpus.target_names[0],
             "mixer": "dga",
             "k": self.size.ks[0],
-            "update_every": 5 * self.window,
+            "update_every": self.update_every,
             "sequences_per_domain": 2,
             "measured_tokens": self.size.text.tokens_per_sample // 4,
             "preset": trial.preset,
@@ -119,16 +120,13 @@ class Bench:
         plain: list[float] = []
         measured: list[float] = []
         for each in logged:
-            has_one = each["step"] > self.window and each["step"] % (5 * self.window) == self.window
+            has_one = each["step"] > self.window and each["step"] % self.update_every == self.window
             (measured if has_one else plain).append(tokens / each["tokens_per_second"])
         extra = [each - median(plain) for each in measured[1:]]  # the first one compiles
         notes = read_notes(out, trial.gpus)
         return {
+            **asdict(trial),
             "name": trial.name,
-            "preset": trial.preset,
-            "gpus": trial.gpus,
-            "source": trial.source,
-            "data_parallel": trial.data_parallel,
             "tokens_per_second": tokens / median(plain),
             "window_seconds": [min(plain), median(plain), max(plain)],
             "extra_seconds": extra,

@@ -19,6 +19,7 @@ from clustering.assignment import assigned_name
 from clustering.baseline import DISTANCES_FILE, distance_quantile
 from clustering.config import WORK_FOLDER
 from clustering.engine import Engine
+from clustering.engine_choice import chosen_engine
 from clustering.errors import BuildError
 from clustering.progress import Progress
 from clustering.stages import StageRecord, Workspace
@@ -83,7 +84,7 @@ def add(
     corpus = open_corpus(config.corpus)
     _check(corpus)
     build = Workspace(corpus.path / WORK_FOLDER, progress or Progress())
-    engine = engine or config.chosen_engine()
+    engine = engine or chosen_engine(config)
     work = Workspace(build.folder / ADD_FOLDER, build.progress, engine=engine)
     with build.locked(), work.locked():
         stages = AddStages(config, corpus, work)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from clustering.engine import Engine
 from clustering.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 
@@ -43,13 +42,4 @@ class AddConfig:
             raise BuildError(
                 "nothing to add was named: give files, folders or globs after the corpus."
             )
-        self.chosen_engine()
-
-    def chosen_engine(self) -> Engine:
-        """Who does the units of a stage."""
-        return chosen_engine(
-            self.engine,
-            workers=self.workers,
-            ray_address=self.ray_address,
-            device=self.device,
-        )
+        chosen_engine(self)

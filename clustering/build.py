@@ -13,6 +13,7 @@ from pathlib import Path
 from clustering.build_stages import BuildStages
 from clustering.config import WORK_FOLDER, BuildConfig
 from clustering.engine import Engine
+from clustering.engine_choice import chosen_engine
 from clustering.errors import BuildError
 from clustering.progress import Progress
 from clustering.publish import Publication
@@ -58,7 +59,7 @@ def build(
     folder = config.folder
     _check_folder(folder, "--out" if config.address is None else "--work")
     store = open_work(config.work_place)
-    engine = engine or config.chosen_engine()
+    engine = engine or chosen_engine(config)
     work = Workspace(folder / WORK_FOLDER, progress, store=store, engine=engine)
     with work.locked():
         publication = None

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
-from clustering.engine import Engine
 from clustering.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 from clustering.shards import SHARD_BYTES
@@ -236,7 +235,7 @@ class BuildConfig:
             f"must lie between 1 and {MAX_BLOCK_BYTES:,}",
         )
         self._require(self.workers >= 1, "workers", "must be at least 1")
-        self.chosen_engine()
+        chosen_engine(self)
         self._require(
             self.sort_memory >= MIN_SORT_BYTES,
             "sort_memory",
@@ -273,15 +272,6 @@ class BuildConfig:
         if self.work is not None and is_address(str(self.work)):
             return normalized(str(self.work))
         return Path(self.work or self.folder) / WORK_FOLDER
-
-    def chosen_engine(self) -> Engine:
-        """Who does the units of a stage."""
-        return chosen_engine(
-            self.engine,
-            workers=self.workers,
-            ray_address=self.ray_address,
-            device=self.device,
-        )
 
     def _require(self, holds: bool, option: str, rule: str) -> None:
         if not holds:

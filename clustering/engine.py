@@ -7,6 +7,9 @@ from typing import Literal, Protocol
 
 Device = Literal["cpu", "cuda"]
 
+AHEAD = 2
+"""Units handed to each worker before it asks: enough to keep it busy, few to lose."""
+
 
 class UnitTask(Protocol):
     """The work of one stage, unit by unit.

@@ -10,11 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from clustering.engine import UnitTask
+from clustering.engine import AHEAD, UnitTask
 from clustering.errors import BuildError
-
-AHEAD = 2
-"""Units handed to each worker before it asks: enough to keep it busy, few to lose."""
 
 _task: UnitTask | None = None
 

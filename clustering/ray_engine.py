@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clustering.engine import Device, UnitTask
+from clustering.engine import AHEAD, Device, UnitTask
 from clustering.errors import BuildError
 from pipeline.errors import BraidstreamError
 
-AHEAD = 2
-"""Units handed to each actor before it asks: enough to keep it busy, few to lose."""
 MAX_BEGINNINGS = 4
 """Times that a unit is begun. Ray repeats what a lost process had in hand without end, but a unit that the
 memory does not suffice for kills every process that it is given to."""

@@ -196,13 +196,9 @@ def per_sample_loss(model: Callable[[Tensor], Tensor], tokens: Tensor, pad_id: i
     # Every position goes through the model and the last one's target is masked: a length of 256
     # stays 256 and not 255, which the matrix units of a GPU would pad again.
     following = F.pad(tokens[:, 1:], (0, 1), value=pad_id)
-    return mean_cross_entropy(model(tokens), following, pad_id)
-
-
-def mean_cross_entropy(logits: Tensor, following: Tensor, pad_id: int) -> Tensor:
-    """Mean over each row of `following` (n, length) that is not padding: float32 (n,)."""
+    logits = model(tokens).float()
     losses = F.cross_entropy(
-        logits.float().flatten(0, 1), following.flatten(), ignore_index=pad_id, reduction="none"
+        logits.flatten(0, 1), following.flatten(), ignore_index=pad_id, reduction="none"
     )
     count = (following != pad_id).sum(dim=1).clamp(min=1)
     return losses.view_as(following).sum(dim=1) / count

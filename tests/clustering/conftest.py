@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,39 @@ def write_lines(path: Path, texts: list[str]) -> Path:
     return path
 
 
+def write_model(folder: Path) -> Path:
+    """A model of sentence-transformers that averages random vectors of words."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = sorted(
+        {word for _, words in KINDS.values() for word in words} | {"the", "in", "return"}
+    )
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(["?", *words])}, unk_token="?")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    vectors = np.random.default_rng(0).normal(size=(len(words) + 1, 16)).astype(np.float32)
+    module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(vectors))
+    SentenceTransformer(modules=[module], device="cpu").save(str(folder), create_model_card=False)
+    return folder
+
+
+def small_config(corpus: Path, out: Path, target: TargetSource, **options: Any) -> BuildConfig:
+    """A build of two levels with a small vocabulary, in blocks of 32 tokens unless `options` say more."""
+    small: dict[str, Any] = {
+        "dtype": "float32",
+        "branching": (4, 3),
+        "min_split": 8,
+        "vocab_size": 400,
+        "tokens_per_sample": 32,
+        "heldout_share": 0.05,
+    }
+    return BuildConfig(corpus=str(corpus), out=out, target=(target,), **{**small, **options})
+
+
 @pytest.fixture(scope="session")
 def raw_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one JSON Lines file per kind, 60 documents each."""
@@ -73,19 +107,8 @@ def build_config(
     raw_texts: Path, cooking_target: TargetSource, tmp_path_factory: pytest.TempPathFactory
 ) -> BuildConfig:
     """A small real build: MiniLM, two levels, blocks of 32 tokens."""
-    return BuildConfig(
-        corpus=str(raw_texts),
-        out=tmp_path_factory.mktemp("built") / "corpus",
-        target=(cooking_target,),
-        dtype="float32",
-        branching=(4, 3),
-        min_split=8,
-        vocab_size=400,
-        tokens_per_sample=32,
-        heldout_share=0.05,
-        part_documents=64,
-        workers=1,
-    )
+    out = tmp_path_factory.mktemp("built") / "corpus"
+    return small_config(raw_texts, out, cooking_target, part_documents=64)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from clustering.config import BuildConfig, TargetSource
 from pipeline import open_corpus
-from tests.clustering.conftest import KINDS, documents_of, write_lines
+from tests.clustering.conftest import (
+    KINDS,
+    documents_of,
+    small_config,
+    write_lines,
+    write_model,
+)
 from tests.clustering.nursery import Nursery
 
 STAGES = [
@@ -72,42 +77,17 @@ def small_build(
         texts = documents_of(kind, 100)
         for begin in range(0, 100, 25):
             write_lines(folder / "texts" / f"{kind}-{begin}.jsonl", texts[begin : begin + 25])
-    return BuildConfig(
-        corpus=str(folder / "texts"),
-        out=folder / "unbroken",
-        target=(cooking_target,),
+    return small_config(
+        folder / "texts",
+        folder / "unbroken",
+        cooking_target,
         model=str(write_model(folder / "model")),
         device="cpu",
-        dtype="float32",
-        branching=(4, 3),
-        min_split=8,
-        vocab_size=400,
         tokens_per_sample=16,
         block_bytes=256,
         shard_bytes=1_024,
-        heldout_share=0.05,
         part_documents=16,
     )
-
-
-def write_model(folder: Path) -> Path:
-    """A model of sentence-transformers that averages random vectors of words."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = sorted(
-        {word for _, words in KINDS.values() for word in words} | {"the", "in", "return"}
-    )
-    tokenizer = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(["?", *words])}, unk_token="?")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    vectors = np.random.default_rng(0).normal(size=(len(words) + 1, 16)).astype(np.float32)
-    module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(vectors))
-    SentenceTransformer(modules=[module], device="cpu").save(str(folder), create_model_card=False)
-    return folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

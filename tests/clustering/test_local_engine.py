@@ -36,6 +36,22 @@ class Square:
         return 1
 
 
+def assert_no_worker_outlives(
+    process: subprocess.Popen[bytes], store: LocalWork, how: signal.Signals, *, seconds: float
+) -> None:
+    """End a coordinator of `Square` after its fourth unit; its workers are gone within `seconds`."""
+    while len(store.names("squares/")) < 4:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait(seconds)
+    workers = {int(store.content(name).split()[1]) for name in store.names("squares/")}
+    deadline = time.monotonic() + seconds
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_unit_is_done_once_and_counted(tmp_path: Path, workers: int) -> None:
     store = LocalWork(tmp_path)
@@ -88,13 +104,4 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> N
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while len(store.names("squares/")) < 4:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(how)
-    process.wait(20)
-    workers = {int(store.content(name).split()[1]) for name in store.names("squares/")}
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert_no_worker_outlives(process, store, how, seconds=20)

@@ -24,9 +24,14 @@ from clustering.errors import BuildError
 from clustering.progress import Progress
 from clustering.ray_engine import MAX_BEGINNINGS, RayEngine
 from clustering.work_store import LocalWork
-from tests.clustering.conftest import KINDS, documents_of, write_lines
-from tests.clustering.test_build_kill import write_model
-from tests.clustering.test_local_engine import Square
+from tests.clustering.conftest import (
+    KINDS,
+    documents_of,
+    small_config,
+    write_lines,
+    write_model,
+)
+from tests.clustering.test_local_engine import Square, assert_no_worker_outlives
 from tests.servers.store_server import StoreServer
 
 pytest.importorskip("ray")
@@ -59,8 +64,8 @@ def cluster(s3_server: StoreServer) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, cooking_target: TargetSource) -> Path:
-    """400 short documents in 4 files, a target set, and an embedding model that is made in no time."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 short documents in 4 files, and an embedding model that is made in no time."""
     folder = tmp_path_factory.mktemp("texts")
     (folder / "texts").mkdir()
     for kind in KINDS:
@@ -72,18 +77,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cooking_target: TargetSourc
 @pytest.fixture(scope="module")
 def config(folder: Path, cooking_target: TargetSource) -> BuildConfig:
     """A build of several units in most stages."""
-    return BuildConfig(
-        corpus=str(folder / "texts"),
-        out=folder / "local",
-        target=(cooking_target,),
+    return small_config(
+        folder / "texts",
+        folder / "local",
+        cooking_target,
         model=str(folder / "model"),
         device="cpu",
-        dtype="float32",
-        branching=(4, 3),
-        min_split=8,
-        vocab_size=400,
         tokens_per_sample=16,
-        heldout_share=0.05,
         part_documents=64,
     )
 
@@ -281,16 +281,7 @@ def test_no_worker_outlives_the_coordinator(
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while len(store.names("squares/")) < 4:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(how)
-    process.wait(30)
-    workers = {int(store.content(name).split()[1]) for name in store.names("squares/")}
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert_no_worker_outlives(process, store, how, seconds=30)
 
 
 def test_a_cluster_that_is_not_there_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
