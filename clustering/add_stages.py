@@ -17,7 +17,8 @@ from clustering.build_stages import BuildStages
 from clustering.config import BuildConfig
 from clustering.corpus_models import corpus_tokenizer, corpus_tree, recorded_choice
 from clustering.fitting import FIT
-from clustering.inputs import InputFile, find_inputs
+from clustering.input_files import InputFile
+from clustering.inputs import find_inputs
 from clustering.known_texts import KnownTexts
 from clustering.new_documents import find_new, keep_new
 from clustering.stages import Workspace, published
@@ -40,7 +41,7 @@ class AddStages(BuildStages):
     def inputs(self) -> list[InputFile]:
         """The files of all that was named; one that is named twice counts once."""
         files = [file for texts in self.texts for file in find_inputs(texts)]
-        return list({file.path.resolve(): file for file in files}.values())
+        return list({file.place: file for file in files}.values())
 
     @property
     def num_new(self) -> int:

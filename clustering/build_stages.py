@@ -31,7 +31,8 @@ from clustering.embedding_parts import EmbeddingParts, part_name
 from clustering.errors import BuildError, ModelError
 from clustering.fitting import FitOptions, fit_corpus, load_tree
 from clustering.foreign_embeddings import ForeignFile, find_foreign
-from clustering.inputs import InputFile, find_inputs
+from clustering.input_files import InputFile
+from clustering.inputs import find_inputs
 from clustering.leaf_order import OrderTask, parts_per_run, run_name
 from clustering.reading import (
     ReadOptions,

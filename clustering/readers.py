@@ -1,9 +1,9 @@
 """Read documents out of files: JSON Lines, Parquet, plain text, WebDataset tars.
 
-One document at a time, never a whole file in memory, and no document beyond `MAX_DOCUMENT_BYTES`: a file that
-unpacks to one endless line costs time, not memory. Whatever is broken is reported with file, line, rule
-and remedy; `BadInput` decides whether that ends the build or is counted and skipped. Nothing is ever
-unpacked to disk.
+One document at a time, never a whole file in memory, wherever it lies, and no document beyond
+`MAX_DOCUMENT_BYTES`: a file that unpacks to one endless line costs time, not memory. Whatever is broken is
+reported with file, line, rule and remedy; `BadInput` decides whether that ends the build or is counted and
+skipped. A store that does not answer always ends it. Nothing is ever unpacked to disk.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePosixPath
+from typing import IO, Any, Self, cast
 
 from clustering.errors import InputError
-from clustering.inputs import PLAIN_SUFFIXES, InputFile
+from clustering.input_files import READ_BYTES, InputFile
+from clustering.inputs import PLAIN_SUFFIXES
 from clustering.records import BadInput, Columns, Document
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
@@ -52,11 +53,10 @@ def read_documents(
     else:
         reader = _read_lines
     try:
-        found = file.path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        if not file.is_regular():
             remedy = "Pipes and devices are not read: remove it."
             bad.report(file.name, "is no regular file.", remedy)
-        elif found.st_size == 0 and reader is not _read_plain:
+        elif file.size == 0 and reader is not _read_plain:
             remedy = "A file that should hold documents does not: fetch it again, or remove it."
             bad.report(file.name, "is empty.", remedy)
         else:
@@ -74,7 +74,7 @@ def read_documents(
 
 
 def _read_lines(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
-    with _open(file.path) as stream:
+    with _unpacked(file) as stream:
         for row, line in enumerate(_lines(stream), start=1):
             where = f"{file.name}, line {row}"
             if line is None:
@@ -125,7 +125,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
 
 
 def _read_plain(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Document]:
-    with _open(file.path) as stream:
+    with _unpacked(file) as stream:
         content = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(content) > MAX_DOCUMENT_BYTES:
         bad.report(file.name, *_TOO_LONG)
@@ -145,7 +145,7 @@ def _read_parquet(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[
 
     row = 0
     try:
-        with pq.ParquetFile(file.path) as parquet:
+        with file.open() as source, pq.ParquetFile(source, buffer_size=READ_BYTES) as parquet:
             schema = parquet.schema_arrow
             textual = [f.name for f in schema if _holds_strings(f.type)]
             name = columns.choose(schema.names, textual)
@@ -234,7 +234,7 @@ class _StrictHeader(tarfile.TarInfo):
 def _tar_members(file: InputFile, bad: BadInput) -> Iterator[dict[str, Any]]:
     """The regular members of a tar, in order, as webdataset's grouping takes them."""
     with (
-        _open(file.path) as stream,
+        _unpacked(file) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as tar,
     ):
         for member in tar:
@@ -276,13 +276,20 @@ def _tar_record(sample: dict[str, Any], where: str, bad: BadInput) -> dict[str, 
     return record
 
 
-def _open(path: Path) -> IO[bytes]:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if suffix == ".zst":
-        import pyarrow as pa
+@contextmanager
+def _unpacked(file: InputFile) -> Iterator[IO[bytes]]:
+    """The content of a file that may be compressed."""
+    compression = PurePosixPath(file.name).suffix.lower()
+    with ExitStack() as opened:
+        stream = opened.enter_context(file.open())
+        if compression == ".gz":
+            unzipped = opened.enter_context(gzip.open(stream, "rb"))
+            yield cast("IO[bytes]", unzipped)
+        elif compression == ".zst":
+            import pyarrow as pa
 
-        # pyarrow's reader raises on a frame that is cut short; zstandard's ends as if nothing were missing.
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20)
-    return path.open("rb")
+            # pyarrow's reader raises on a frame that is cut short; zstandard's ends as if all were there.
+            unpacked = pa.input_stream(stream, compression="zstd")
+            yield opened.enter_context(io.BufferedReader(unpacked, 1 << 20))
+        else:
+            yield stream

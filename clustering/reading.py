@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from clustering.engine import Device
-from clustering.inputs import InputFile
+from clustering.input_files import InputFile, input_file
 from clustering.keyed_hash import text_digest
 from clustering.readers import read_documents
 from clustering.records import MAX_EXAMPLES, BadInput
@@ -73,8 +72,9 @@ def publish_files(store: WorkStore, prefix: str, files: Sequence[InputFile]) -> 
     units = _group(sizes)
     table = pa.table(
         {
-            "path": pa.array([str(file.path) for file in files], pa.string()),
+            "place": pa.array([file.place for file in files], pa.string()),
             "name": pa.array([file.name for file in files], pa.string()),
+            "bytes": pa.array(sizes),
             "unit": pa.array(units),
         }
     )
@@ -120,12 +120,13 @@ class ReadTask:
         files = self.store.table(f"{self.prefix}/{FILES}")
         first, last = np.searchsorted(files["unit"].to_numpy(), [unit, unit + 1])
         for source in range(int(first), int(last)):
-            file = InputFile(
-                path=Path(files["path"][source].as_py()), name=files["name"][source].as_py()
-            )
+            place, name, size = (files[c][source].as_py() for c in ("place", "name", "bytes"))
             options = self.options
             for document in read_documents(
-                file, text_column=options.text_column, id_column=options.id_column, bad=bad
+                input_file(place, name, size),
+                text_column=options.text_column,
+                id_column=options.id_column,
+                bad=bad,
             ):
                 counts.read += 1
                 if not document.text or document.text.isspace():

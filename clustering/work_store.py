@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.object_file import ObjectFile
 from pipeline.address import inside, is_address
 from pipeline.object_store import ObjectStore
 
@@ -216,7 +217,8 @@ class RemoteWork:
         """See `WorkStore`."""
         import pyarrow as pa
 
-        reader = pa.ipc.open_file(pa.PythonFile(_RemoteFile(self._store, name), mode="r"))
+        file = ObjectFile(self._store, name, self._store.size(name))
+        reader = pa.ipc.open_file(pa.PythonFile(file, mode="r"))
         batch_rows = int(reader.schema.metadata[_BATCH_ROWS])
         first, last = begin // batch_rows, -(-end // batch_rows)
         batches = [reader.get_batch(number) for number in range(first, last)]
@@ -270,36 +272,6 @@ class RemoteWork:
         """See `WorkStore`."""
         with tempfile.TemporaryDirectory(prefix="braidstream-") as folder:
             yield Path(folder)
-
-
-class _RemoteFile(io.RawIOBase):
-    """An object as a file that can be read at any place, for pyarrow."""
-
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        self._store = store
-        self._name = name
-        self._size = store.size(name)
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        self._place = base + offset
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._place + size, self._size)
-        content = self._store.read_range(self._name, self._place, end)
-        self._place = end
-        return content
 
 
 def _write_table(sink: Any, table: Any, batch_rows: int | None) -> None:

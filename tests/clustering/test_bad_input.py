@@ -19,7 +19,8 @@ import pytest
 import zstandard
 
 from clustering.errors import InputError
-from clustering.inputs import InputFile, find_inputs
+from clustering.input_files import LocalFile
+from clustering.inputs import find_inputs
 from clustering.readers import MAX_DOCUMENT_BYTES, read_documents
 from clustering.records import BadInput
 
@@ -201,7 +202,7 @@ def test_there_are_a_hundred(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_it_is_counted_or_refused_and_named(folder: Path, name: str) -> None:
-    file = InputFile(path=folder / name, name=name)
+    file = LocalFile(path=folder / name, name=name)
     skipping = BadInput(action="skip")
     kept = list(read_documents(file, text_column=None, bad=skipping))
     assert skipping.skipped >= 1

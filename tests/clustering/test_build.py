@@ -20,7 +20,7 @@ from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
 from clustering.errors import BuildError, ModelError
-from clustering.inputs import InputFile
+from clustering.input_files import LocalFile
 from clustering.progress import Progress
 from clustering.readers import read_documents
 from clustering.records import BadInput
@@ -72,7 +72,7 @@ def test_the_shards_hold_every_document_once_in_leaf_order(corpus: Corpus, raw_t
         (path.name, document.row): document.text
         for path in raw_texts.iterdir()
         for document in read_documents(
-            InputFile(path=path, name=path.name), text_column=None, bad=BadInput()
+            LocalFile(path=path, name=path.name), text_column=None, bad=BadInput()
         )
     }
     assert found == [by_place[row["source"], row["row"]] for row in provenance]

@@ -13,7 +13,8 @@ import pytest
 import zstandard
 
 from clustering.errors import InputError
-from clustering.inputs import InputFile, find_inputs
+from clustering.input_files import LocalFile
+from clustering.inputs import find_inputs
 from clustering.readers import read_documents
 from clustering.records import BadInput, Document
 
@@ -23,7 +24,7 @@ def lines(*records: Any) -> bytes:
 
 
 def read(path: Path, text_column: str | None = None, action: Any = "fail") -> list[Document]:
-    file = InputFile(path=path, name=path.name)
+    file = LocalFile(path=path, name=path.name)
     return list(read_documents(file, text_column=text_column, bad=BadInput(action=action)))
 
 
@@ -131,7 +132,7 @@ def test_a_broken_line_is_named_or_skipped(tmp_path: Path, problem: str) -> None
     assert problem in message
     assert "--on-bad-input skip" in message
     bad = BadInput(action="skip")
-    file = InputFile(path=path, name="a.jsonl")
+    file = LocalFile(path=path, name="a.jsonl")
     found = [d.text for d in read_documents(file, text_column=None, bad=bad)]
     assert found == ["one", "two"]
     assert bad.skipped == 1
@@ -157,7 +158,7 @@ def test_a_broken_file_is_named_or_skipped(tmp_path: Path, name: str, content: b
     assert message.startswith(name)
     assert "--on-bad-input skip" in message
     bad = BadInput(action="skip")
-    list(read_documents(InputFile(path=tmp_path / name, name=name), text_column=None, bad=bad))
+    list(read_documents(LocalFile(path=tmp_path / name, name=name), text_column=None, bad=bad))
     assert bad.skipped == 1
 
 

@@ -1,0 +1,18 @@
+"""Globs over names of objects, which no file system can expand: the rules of `pathlib`'s."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name with `/` fits a pattern: `*` stays within a folder, `**` is any number of folders."""
+    return _matches(name.split("/"), pattern.split("/"))
+
+
+def _matches(parts: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not parts
+    if patterns[0] == "**" and len(patterns) > 1:
+        return any(_matches(parts[skip:], patterns[1:]) for skip in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
