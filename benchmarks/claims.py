@@ -29,14 +29,14 @@ from rich.console import Console
 from benchmarks.cut_corpus import cut_domains, cut_examples
 from benchmarks.table import machine_line, table
 from pipeline import BraidstreamError, BudgetError, Corpus, open_corpus
-from pipeline.budget import RepetitionBudget
-from trainer.compare import CellRun, State, run_cells
+from pipeline.stream.budget import RepetitionBudget
+from trainer.compare.compare import CellRun, State, run_cells
+from trainer.compare.display import make_display, summarize
+from trainer.compare.grid import ignores_target, parse_grid
 from trainer.compare_command import TrainingOptions, prepare_runs
-from trainer.compare_display import make_display, summarize
-from trainer.compare_grid import ignores_target, parse_grid
 from trainer.mixers import mixer_settings
-from trainer.results import read_runs
-from trainer.results_table import Row, make_rows
+from trainer.results.results import read_runs
+from trainer.results.table import Row, make_rows
 from trainer.train_command import names_with_commas
 
 TOKENS = "30k,100k,300k,1M,3M"

@@ -22,7 +22,7 @@ from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
 from benchmarks.claims import rows_of
-from trainer.results_table import Row
+from trainer.results.table import Row
 
 COLORS = plotly.colors.qualitative.D3
 

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.synthetic_corpus import write_mds
-from clustering.packing import cut_blocks
-from clustering.shards import measure_shards, write_block_checksums
-from clustering.target_leaves import read_target_leaves
+from clustering.shards.packing import cut_blocks
+from clustering.shards.shards import measure_shards, write_block_checksums
+from clustering.trees.target_leaves import read_target_leaves
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.blocks import whole_samples
-from pipeline.counter_rng import random_uniform
-from pipeline.manifest import MANIFEST_FILE, FileEntry, TargetEntry, file_entry
+from pipeline.corpus.manifest import MANIFEST_FILE, FileEntry, TargetEntry, file_entry
+from pipeline.storage.blocks import whole_samples
+from pipeline.stream.counter_rng import random_uniform
 
 _SAMPLE_CHOICE, _EXAMPLE_CHOICE = 0x637574, 0x65786D
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
-from clustering.embedder import (
+from clustering.embedding.embedder import (
     Dtype,
     EmbedderChoice,
     choose_dtype,

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
-from clustering.descent import NumpyDescent, TorchDescent, as_float32, one_thread
-from clustering.tree_fit import fit_sample
+from clustering.trees.descent import NumpyDescent, TorchDescent, as_float32, one_thread
+from clustering.trees.tree_fit import fit_sample
 
 HELDOUT = 20_000
 WAYS = ("tree", "sklearn", "faiss")
@@ -240,7 +240,7 @@ def on_gpu(count: int, dim: int) -> Iterator[dict[str, Any]]:
     """Fit 64 x 64 x 64 on a sample of a mixture and assign all of it."""
     import torch
 
-    from clustering.fitting import sample_size
+    from clustering.trees.fitting import sample_size
 
     branching = (64, 64, 64)
     generator = torch.Generator("cuda").manual_seed(0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.data import BATCH
 from pipeline import Mixture, MixtureStream, open_corpus
-from pipeline.cache_settings import CONNECTIONS
+from pipeline.storage.cache_settings import CONNECTIONS
 
 STEP_SECONDS = 0.005
 WINDOW = 100

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmarks.data import BATCH
 from pipeline import Mixture, MixtureStream, open_corpus
-from pipeline.blocks import BlockGrid
-from pipeline.cache_settings import CONNECTIONS
-from pipeline.manifest import parse_manifest
-from pipeline.object_store import ObjectStore
+from pipeline.corpus.manifest import parse_manifest
+from pipeline.storage.blocks import BlockGrid
+from pipeline.storage.cache_settings import CONNECTIONS
+from pipeline.stores.object_store import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

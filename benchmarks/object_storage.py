@@ -31,8 +31,8 @@ from benchmarks.data import write_data
 from benchmarks.mixture_jump import Jump, jump
 from benchmarks.object_reading import Reading, mosaicml, raw, stream
 from benchmarks.table import machine_line, table
-from pipeline.object_store import ObjectStore
-from pipeline.stream import SHUFFLE_BYTES
+from pipeline.stores.object_store import ObjectStore
+from pipeline.stream.stream import SHUFFLE_BYTES
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.seaweedfs import seaweedfs
 from tests.servers.store_server import StoreServer

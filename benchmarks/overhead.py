@@ -34,11 +34,11 @@ from benchmarks.synthetic_corpus import SyntheticText, synthetic_corpus
 from benchmarks.table import machine_line, table
 from pipeline import Corpus, Mixture, MixtureStream
 from trainer import Steering, SteeringConfig
-from trainer.config import TrainConfig
-from trainer.distributed import Ranks, choose_device
-from trainer.learner import Learner
-from trainer.resolve import resolve
-from trainer.run_folder import device_name
+from trainer.run.config import TrainConfig
+from trainer.run.distributed import Ranks, choose_device
+from trainer.run.learner import Learner
+from trainer.run.resolve import resolve
+from trainer.run.run_folder import device_name
 
 MISSING = "–"  # noqa: RUF001 - a dash in a table
 INTERVALS = (25, 100)
@@ -185,7 +185,7 @@ class Bench:
             self.step += 1
 
     def steer(self, steering: Steering, steps: int) -> None:
-        """Train with it, as `trainer.loop` does."""
+        """Train with it, as `trainer.run.loop` does."""
         for _ in range(steps):
             steering.after_step(steering.stream.step)
             batch = next(steering.stream)

@@ -31,9 +31,9 @@ from benchmarks.synthetic_corpus import synthetic_corpus
 from benchmarks.table import machine_line, table
 from pipeline import Corpus
 from tests.servers.seaweedfs import seaweedfs
-from trainer.distributed import choose_device
-from trainer.results import read_metrics
-from trainer.run_folder import device_name
+from trainer.results.results import read_metrics
+from trainer.run.distributed import choose_device
+from trainer.run.run_folder import device_name
 
 INTERVAL = 100
 """Steps between measurements that the overhead is given for."""

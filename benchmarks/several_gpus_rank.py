@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import MixtureStream, open_corpus
-from pipeline.batch import Batch
-from trainer.config import TrainConfig
-from trainer.distributed import choose_device, joined_ranks
-from trainer.interrupt import Interrupt
-from trainer.loop import Run
-from trainer.resolve import resolve
-from trainer.run_folder import RunFolder
+from pipeline.samples.batch import Batch
+from trainer.run.config import TrainConfig
+from trainer.run.distributed import choose_device, joined_ranks
+from trainer.run.interrupt import Interrupt
+from trainer.run.loop import Run
+from trainer.run.resolve import resolve
+from trainer.run.run_folder import RunFolder
 
 
 class NotedStream:

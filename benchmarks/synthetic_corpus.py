@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.shards import measure_shards, write_block_checksums
+from clustering.shards.shards import measure_shards, write_block_checksums
 from pipeline import Corpus, open_corpus
-from pipeline.blocks import whole_samples
-from pipeline.manifest import (
+from pipeline.corpus.manifest import (
     MANIFEST_FILE,
     Counts,
     FileEntry,
@@ -30,6 +29,7 @@ from pipeline.manifest import (
     TreeEntry,
     file_entry,
 )
+from pipeline.storage.blocks import whole_samples
 
 SEPARATOR, PAD = 0, 1
 NOISE = 0.3

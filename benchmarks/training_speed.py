@@ -30,10 +30,10 @@ from benchmarks.synthetic_corpus import synthetic_corpus
 from benchmarks.table import machine_line, table
 from pipeline import Corpus, Mixture, MixtureStream
 from trainer import TrainConfig, train
-from trainer.distributed import choose_device
 from trainer.model import GPT, PRESETS
-from trainer.results import read_metrics
-from trainer.run_folder import device_name
+from trainer.results.results import read_metrics
+from trainer.run.distributed import choose_device
+from trainer.run.run_folder import device_name
 
 WINDOW = 20
 """Steps between two readings of the loss."""

@@ -15,18 +15,18 @@ import numpy as np
 
 from clustering.add_config import AddConfig
 from clustering.add_stages import AddStages
-from clustering.assignment import assigned_name
-from clustering.baseline import DISTANCES_FILE, distance_quantile
 from clustering.config import WORK_FOLDER
-from clustering.engine import Engine
-from clustering.engine_choice import chosen_engine
+from clustering.corpus.baseline import DISTANCES_FILE, distance_quantile
+from clustering.engines.engine import Engine
+from clustering.engines.engine_choice import chosen_engine
 from clustering.errors import BuildError
-from clustering.progress import Progress
-from clustering.stages import StageRecord, Workspace
+from clustering.trees.assignment import assigned_name
+from clustering.work.progress import Progress
+from clustering.work.stages import StageRecord, Workspace
 from pipeline import Corpus, open_corpus
-from pipeline.address import is_address
-from pipeline.manifest import Manifest
-from pipeline.storage import LocalStorage, read_array
+from pipeline.corpus.manifest import Manifest
+from pipeline.storage.storage import LocalStorage, read_array
+from pipeline.stores.address import is_address
 
 ADD_FOLDER = "add"
 FAR_SHARE = 0.99

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from clustering.engine_choice import EngineName, chosen_engine
+from clustering.engines.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 
 

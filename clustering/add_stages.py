@@ -11,22 +11,22 @@ from functools import cached_property
 import numpy as np
 
 from clustering.add_config import AddConfig
-from clustering.added_segment import write_segment
-from clustering.baseline import EMBEDDER_FOLDER, STATIC_MODEL, read_digests
 from clustering.build_stages import BuildStages
 from clustering.config import BuildConfig
-from clustering.corpus_models import corpus_tokenizer, corpus_tree, recorded_choice
-from clustering.fitting import FIT
-from clustering.input_files import InputFile
-from clustering.inputs import find_inputs
-from clustering.known_texts import KnownTexts
-from clustering.new_documents import find_new, keep_new
-from clustering.stages import Workspace, published
+from clustering.corpus.added_segment import write_segment
+from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL, read_digests
+from clustering.corpus.corpus_models import corpus_tokenizer, corpus_tree, recorded_choice
+from clustering.documents.input_files import InputFile
+from clustering.documents.inputs import find_inputs
+from clustering.documents.known_texts import KnownTexts
+from clustering.documents.new_documents import find_new, keep_new
+from clustering.trees.fitting import FIT
+from clustering.work.stages import Workspace, published
 from pipeline import Corpus
-from pipeline.manifest import Manifest
-from pipeline.places import LocalPlace
-from pipeline.segments import appended, segment_folder
-from pipeline.versions import publish_version
+from pipeline.corpus.manifest import Manifest
+from pipeline.corpus.places import LocalPlace
+from pipeline.corpus.segments import appended, segment_folder
+from pipeline.corpus.versions import publish_version
 
 
 class AddStages(BuildStages):

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from clustering.build_stages import BuildStages
 from clustering.config import WORK_FOLDER, BuildConfig
-from clustering.engine import Engine
-from clustering.engine_choice import chosen_engine
+from clustering.corpus.publish import Publication
+from clustering.engines.engine import Engine
+from clustering.engines.engine_choice import chosen_engine
 from clustering.errors import BuildError
-from clustering.progress import Progress
-from clustering.publish import Publication
-from clustering.stages import StageRecord, Workspace
-from clustering.work_store import open_work
-from pipeline.manifest import MANIFEST_FILE, Manifest
+from clustering.work.progress import Progress
+from clustering.work.stages import StageRecord, Workspace
+from clustering.work.work_store import open_work
+from pipeline.corpus.manifest import MANIFEST_FILE, Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

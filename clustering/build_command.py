@@ -9,7 +9,7 @@ from typing import Any
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig
-from clustering.stages import write_json
+from clustering.work.stages import write_json
 
 REPORT_FILE = "build_report.json"
 DESCRIPTION = """Turn raw text into a corpus folder whose domains stream as a mixture.

@@ -16,48 +16,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering import corpus_files as files
-from clustering.adopted_embeddings import CorpusDocuments, adopt_embeddings
-from clustering.assemble import Ingredients, Provenance, TargetFiles, assemble
-from clustering.assignment import AssignTask, assigned_name
+from clustering.cards.describe_task import DescribeTask, described_name
 from clustering.config import BuildConfig
-from clustering.describe_task import DescribeTask, described_name
-from clustering.document_parts import DocumentParts
-from clustering.document_roles import DocumentRoles, assign_roles
-from clustering.duplicates import find_duplicates
-from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
-from clustering.embedder import EmbedderChoice, choose_device, choose_dtype
-from clustering.embedding_parts import EmbeddingParts, part_name
-from clustering.errors import BuildError, ModelError
-from clustering.fitting import FitOptions, fit_corpus, load_tree
-from clustering.foreign_embeddings import ForeignFile, find_foreign
-from clustering.input_files import InputFile
-from clustering.inputs import find_inputs
-from clustering.leaf_order import OrderTask, parts_per_run, run_name
-from clustering.reading import (
+from clustering.corpus import corpus_files as files
+from clustering.corpus.assemble import Ingredients, Provenance, TargetFiles, assemble
+from clustering.documents.document_parts import DocumentParts
+from clustering.documents.document_roles import DocumentRoles, assign_roles
+from clustering.documents.duplicates import find_duplicates
+from clustering.documents.input_files import InputFile
+from clustering.documents.inputs import find_inputs
+from clustering.documents.reading import (
     ReadOptions,
     ReadTask,
     finish_reading,
     publish_files,
     unit_name,
 )
-from clustering.records import BadInput
-from clustering.shard_plan import UNITS, plan_shards
-from clustering.shard_units import ShardOptions, WriteTask
-from clustering.shard_units import unit_name as shard_unit_name
-from clustering.shards import SHARD_FORMATS
-from clustering.stages import Stage, Workspace
-from clustering.static_model import RECIPE as STATIC_RECIPE
-from clustering.targets import TargetDocuments, read_targets, target_digests, target_identity
-from clustering.token_parts import TokenizeTask, tokens_name
-from clustering.tokenization import (
+from clustering.documents.records import BadInput
+from clustering.documents.targets import (
+    TargetDocuments,
+    read_targets,
+    target_digests,
+    target_identity,
+)
+from clustering.embedding.adopted_embeddings import CorpusDocuments, adopt_embeddings
+from clustering.embedding.embed_task import EmbedTask, prepare_static, stored_embedder
+from clustering.embedding.embedder import EmbedderChoice, choose_device, choose_dtype
+from clustering.embedding.embedding_parts import EmbeddingParts, part_name
+from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
+from clustering.embedding.static_model import RECIPE as STATIC_RECIPE
+from clustering.errors import BuildError, ModelError
+from clustering.shards.leaf_order import OrderTask, parts_per_run, run_name
+from clustering.shards.shard_plan import UNITS, plan_shards
+from clustering.shards.shard_units import ShardOptions, WriteTask
+from clustering.shards.shard_units import unit_name as shard_unit_name
+from clustering.shards.shards import SHARD_FORMATS
+from clustering.shards.token_parts import TokenizeTask, tokens_name
+from clustering.shards.tokenization import (
     CorpusTokenizer,
     bring_tokenizer,
     train_tokenizer,
 )
-from clustering.tokenizer_sample import training_texts
-from clustering.tree import Tree
-from pipeline.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, SampleSchema, file_entry
+from clustering.shards.tokenizer_sample import training_texts
+from clustering.trees.assignment import AssignTask, assigned_name
+from clustering.trees.fitting import FitOptions, fit_corpus, load_tree
+from clustering.trees.tree import Tree
+from clustering.work.stages import Stage, Workspace
+from pipeline.corpus.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    Manifest,
+    SampleSchema,
+    file_entry,
+)
 
 EMBED_DOCUMENTS = 512
 """Documents of a target set between two signs of progress."""

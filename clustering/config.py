@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import PrimitiveConstructorSpec
 
-from clustering.engine_choice import EngineName, chosen_engine
+from clustering.engines.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
-from clustering.shards import SHARD_BYTES
-from pipeline.address import is_address, normalized
-from pipeline.blocks import BLOCK_BYTES
-from pipeline.cache_settings import CacheSettings
+from clustering.shards.shards import SHARD_BYTES
+from pipeline.storage.blocks import BLOCK_BYTES
+from pipeline.storage.cache_settings import CacheSettings
+from pipeline.stores.address import is_address, normalized
 
 MAX_HELDOUT_DOCUMENTS = 2_000
 """More would not make the generic validation loss more certain in any way that matters."""

@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     corpus = open_corpus(config.corpus)
     k = config.k if config.level is None else corpus.domains(level=config.level).k
 
-    from clustering.inspect_table import print_inspection
-    from clustering.inspection import inspect_corpus
+    from clustering.inspection.inspection import inspect_corpus
+    from clustering.inspection.table import print_inspection
 
     # The page drills down from the coarsest level to the finest; the table shows one of them.
     inspection = inspect_corpus(corpus, k=k)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     chosen = inspection.layers[-1] if k is not None or not readable else readable[-1]
     print_inspection(inspection, chosen, rows=ROWS)
     if config.html is not None:
-        from clustering.inspect_page import write_page
+        from clustering.inspection.page import write_page
 
         write_page(inspection, config.html)
         print(f"page: {config.html}")

@@ -58,9 +58,9 @@ class SuggestConfig:
 def main(argv: list[str]) -> int:
     """Run the command; return its exit code."""
     config = tyro.cli(SuggestConfig, prog="braidstream suggest", args=argv)
-    from clustering.progress import Progress
-    from clustering.suggest import fitted_vectors, suggest, survey
-    from clustering.vector_sample import sample_vectors
+    from clustering.embedding.vector_sample import sample_vectors
+    from clustering.trees.suggest import fitted_vectors, suggest, survey
+    from clustering.work.progress import Progress
 
     vectors = sample_vectors(config.vectors, config.sample, seed=config.seed)
     progress = Progress()
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     suggestion = suggest(rows)
     _print(suggestion, len(vectors))
     if config.html is not None:
-        from clustering.suggest_page import write_page
+        from clustering.trees.suggest_page import write_page
 
         write_page(suggestion, len(vectors), config.html)
         print(f"page: {config.html}")
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
 
 def _tokens_of(corpus: Path | None) -> int | None:
     """Tokens of a corpus that is built."""
-    from pipeline.manifest import MANIFEST_FILE, Manifest
+    from pipeline.corpus.manifest import MANIFEST_FILE, Manifest
 
     if corpus is None or not (corpus / MANIFEST_FILE).is_file():
         return None

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clustering.domain_facts import Domain
-from clustering.inspection import inspect_corpus
+from clustering.inspection.domain_facts import Domain
+from clustering.inspection.inspection import inspect_corpus
 from pipeline import open_corpus
-from trainer.results import Run, read_runs
+from trainer.results.results import Run, read_runs
 
 TOP_DOMAINS = 5
 NOTICEABLE = 0.01

@@ -14,10 +14,10 @@ import numpy as np
 from demo_task import Task, hold_out
 from numpy.typing import NDArray
 
-from clustering.inputs import find_inputs
-from clustering.keywords import class_keywords, count_terms
-from clustering.readers import read_documents
-from clustering.records import BadInput
+from clustering.cards.keywords import class_keywords, count_terms
+from clustering.documents.inputs import find_inputs
+from clustering.documents.readers import read_documents
+from clustering.documents.records import BadInput
 
 DOCUMENTS = 4_000
 """Documents that are looked at, at most; the same number from the beginning of every file."""

@@ -16,9 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch import Batch
-    from pipeline.budget import RepetitionBudget
-    from pipeline.corpus import Corpus, TargetSet, open_corpus
+    from pipeline.corpus.corpus import Corpus, TargetSet, open_corpus
+    from pipeline.corpus.view import View
     from pipeline.errors import (
         BraidstreamError,
         BudgetError,
@@ -27,27 +26,28 @@ if TYPE_CHECKING:
         StateError,
         StorageError,
     )
-    from pipeline.mixture import Mixture
-    from pipeline.storage import FetchStatistics
-    from pipeline.stream import MixtureStream
-    from pipeline.view import View
+    from pipeline.samples.batch import Batch
+    from pipeline.storage.storage import FetchStatistics
+    from pipeline.stream.budget import RepetitionBudget
+    from pipeline.stream.mixture import Mixture
+    from pipeline.stream.stream import MixtureStream
 
 _HOME = {
-    "Batch": "batch",
+    "Batch": "samples.batch",
     "BraidstreamError": "errors",
     "BudgetError": "errors",
-    "Corpus": "corpus",
+    "Corpus": "corpus.corpus",
     "CorpusError": "errors",
-    "FetchStatistics": "storage",
-    "Mixture": "mixture",
+    "FetchStatistics": "storage.storage",
+    "Mixture": "stream.mixture",
     "MixtureError": "errors",
-    "MixtureStream": "stream",
-    "RepetitionBudget": "budget",
+    "MixtureStream": "stream.stream",
+    "RepetitionBudget": "stream.budget",
     "StateError": "errors",
     "StorageError": "errors",
-    "TargetSet": "corpus",
-    "View": "view",
-    "open_corpus": "corpus",
+    "TargetSet": "corpus.corpus",
+    "View": "corpus.view",
+    "open_corpus": "corpus.corpus",
 }
 
 __all__ = [

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.address import is_address, normalized
-from pipeline.blocks import BLOCK_BYTES
-from pipeline.cache_settings import CacheSettings
-from pipeline.import_config import ImportConfig, ImportedTarget
-from pipeline.importer import import_corpus
-from pipeline.transfer_progress import TransferLine
+from pipeline.importing.import_config import ImportConfig, ImportedTarget
+from pipeline.importing.importer import import_corpus
+from pipeline.storage.blocks import BLOCK_BYTES
+from pipeline.storage.cache_settings import CacheSettings
+from pipeline.stores.address import is_address, normalized
+from pipeline.transfer.transfer_progress import TransferLine
 
 DESCRIPTION = """Turn existing MDS folders or tar shards, one set per domain, into a corpus without a copy.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 
-from pipeline.pull import pull as pull_corpus
-from pipeline.push import push as push_corpus
-from pipeline.transfer import CONNECTIONS, Transferred
-from pipeline.transfer_progress import TransferLine, amount
+from pipeline.transfer.pull import pull as pull_corpus
+from pipeline.transfer.push import push as push_corpus
+from pipeline.transfer.transfer import CONNECTIONS, Transferred
+from pipeline.transfer.transfer_progress import TransferLine, amount
 
 _ADDRESS = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix{}"
 _CREDENTIALS = """\

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.shards import measure_shards, write_block_checksums
-from pipeline.blocks import whole_samples
-from pipeline.manifest import (
+from clustering.shards.shards import measure_shards, write_block_checksums
+from pipeline.corpus.manifest import (
     Counts,
     FileEntry,
     Manifest,
@@ -20,9 +19,10 @@ from pipeline.manifest import (
     TreeEntry,
     file_entry,
 )
-from pipeline.places import LocalPlace
-from pipeline.segments import NEW, SegmentFiles, appended, segment_folder
-from pipeline.versions import publish_version
+from pipeline.corpus.places import LocalPlace
+from pipeline.corpus.segments import NEW, SegmentFiles, appended, segment_folder
+from pipeline.corpus.versions import publish_version
+from pipeline.storage.blocks import whole_samples
 
 SEPARATOR, PAD = 0, 1
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.import_config import ImportConfig
-from pipeline.importer import import_corpus
-from pipeline.manifest import Manifest
+from pipeline.corpus.manifest import Manifest
+from pipeline.importing.import_config import ImportConfig
+from pipeline.importing.importer import import_corpus
 
 TOKENS = 16
 

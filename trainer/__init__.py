@@ -12,14 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.alignment import AlignmentSampler, AlignmentSamples, Estimator, Probe, Scores
+    from trainer.alignment.alignment import (
+        AlignmentSampler,
+        AlignmentSamples,
+        Estimator,
+        Probe,
+        Scores,
+    )
+    from trainer.alignment.difference import DifferenceEstimator
+    from trainer.alignment.exact import ExactEstimator
+    from trainer.alignment.probe import BatchProbe
     from trainer.causal_lm import CausalLM
-    from trainer.config import TrainConfig
     from trainer.dga import mirror_ascent, moving_average
-    from trainer.difference import DifferenceEstimator
-    from trainer.exact import ExactEstimator
     from trainer.health_thresholds import HealthThresholds
-    from trainer.loop import train
     from trainer.mixers import (
         Blend,
         DGAMixer,
@@ -39,22 +44,23 @@ if TYPE_CHECKING:
         read_schedule,
     )
     from trainer.model import GPT, GPTConfig, TokenLoss, per_sample_loss
-    from trainer.probe import BatchProbe
+    from trainer.run.config import TrainConfig
+    from trainer.run.loop import train
     from trainer.steering import Renewal, Steering
     from trainer.steering_config import SteeringConfig
 
 _HOME = {
-    "AlignmentSampler": "alignment",
-    "AlignmentSamples": "alignment",
-    "BatchProbe": "probe",
+    "AlignmentSampler": "alignment.alignment",
+    "AlignmentSamples": "alignment.alignment",
+    "BatchProbe": "alignment.probe",
     "Blend": "mixers",
     "CausalLM": "causal_lm",
     "DGAMixer": "mixers",
-    "DifferenceEstimator": "difference",
+    "DifferenceEstimator": "alignment.difference",
     "DistributionMixer": "mixers",
     "DoGEMixer": "mixers",
-    "Estimator": "alignment",
-    "ExactEstimator": "exact",
+    "Estimator": "alignment.alignment",
+    "ExactEstimator": "alignment.exact",
     "FixedMixer": "mixers",
     "GPT": "model",
     "GPTConfig": "model",
@@ -65,14 +71,14 @@ _HOME = {
     "MixerSettings": "mixers",
     "NaturalMixer": "mixers",
     "ODMMixer": "mixers",
-    "Probe": "alignment",
+    "Probe": "alignment.alignment",
     "Renewal": "steering",
     "ScheduleMixer": "mixers",
-    "Scores": "alignment",
+    "Scores": "alignment.alignment",
     "Steering": "steering",
     "SteeringConfig": "steering_config",
     "TokenLoss": "model",
-    "TrainConfig": "config",
+    "TrainConfig": "run.config",
     "UniformMixer": "mixers",
     "basis_mixtures": "mixers",
     "make_mixer": "mixers",
@@ -80,7 +86,7 @@ _HOME = {
     "moving_average": "dga",
     "per_sample_loss": "model",
     "read_schedule": "mixers",
-    "train": "loop",
+    "train": "run.loop",
 }
 
 __all__ = [

@@ -13,12 +13,12 @@ import tyro
 from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress
 
 from pipeline import BraidstreamError, Corpus, open_corpus
-from trainer.compare_grid import Grid, parse_grid
-from trainer.config import TrainConfig
+from trainer.compare.grid import Grid, parse_grid
+from trainer.run.config import TrainConfig
 from trainer.train_command import names_with_commas
 
 if TYPE_CHECKING:
-    from trainer.compare import CellRun
+    from trainer.compare.compare import CellRun
 
 COMMANDS_FILE = "commands.txt"
 REPORT_FILE = "report.html"
@@ -125,8 +125,8 @@ def train_grid(
     """Run what is not done; the signal that stopped it (0 for none), and what failed, in words."""
     from rich.console import Console
 
-    from trainer.compare import State, run_cells
-    from trainer.compare_display import make_display, summarize
+    from trainer.compare.compare import State, run_cells
+    from trainer.compare.display import make_display, summarize
 
     runs = prepare_runs(corpus, grid, command.training, out)
     remember(out / COMMANDS_FILE, f"braidstream compare {shlex.join(argv)}")
@@ -139,7 +139,7 @@ def train_grid(
 
 def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Path) -> list[CellRun]:
     """All cells of the grid as runs, checked: whoever finds another run's folder stops here."""
-    from trainer.compare import Job, prepare
+    from trainer.compare.compare import Job, prepare
 
     common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
     jobs = [
@@ -163,7 +163,7 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
 
 def recorded_k(folder: Path) -> int | None:
     """The view of a run that is there already: a mixer that ignores the view keeps it."""
-    from trainer.results import CONFIG_FILE, read_run
+    from trainer.results.results import CONFIG_FILE, read_run
 
     return read_run(folder).k if (folder / CONFIG_FILE).exists() else None
 
@@ -180,12 +180,12 @@ def publish(corpus: Corpus, out: Path) -> None:
     """Print the table and write report.html, results.md and results.csv from the runs in `out`."""
     from rich.console import Console
 
-    from trainer.report import render_report, write_report
-    from trainer.report_names import names_from_corpus
-    from trainer.results import read_runs
-    from trainer.results_headline import make_headlines
-    from trainer.results_table import comma_separated, make_rows, markdown
-    from trainer.results_terminal import make_tables
+    from trainer.report.names import names_from_corpus
+    from trainer.report.report import render_report, write_report
+    from trainer.results.headline import make_headlines
+    from trainer.results.results import read_runs
+    from trainer.results.table import comma_separated, make_rows, markdown
+    from trainer.results.terminal import make_tables
 
     runs = read_runs(out)
     if not runs:

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture
-from trainer.evaluation import Evaluation
 from trainer.health_thresholds import HealthThresholds
+from trainer.run.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

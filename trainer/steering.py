@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import Corpus, Mixture, MixtureStream, View
-from trainer.alignment import Scores
-from trainer.alignment_source import AlignmentSource, make_alignment_source
-from trainer.distributed import Ranks
-from trainer.domain_losses import DomainLosses
+from trainer.alignment.alignment import Scores
+from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
 from trainer.mixers import (
     DistributionMixer,
     MixerSettings,
@@ -34,6 +32,8 @@ from trainer.mixers import (
     make_mixer,
     mixer_settings,
 )
+from trainer.run.distributed import Ranks
+from trainer.run.domain_losses import DomainLosses
 from trainer.steering_config import SteeringConfig
 
 

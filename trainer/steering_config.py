@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.alignment import Normalization
+from trainer.alignment.alignment import Normalization
 from trainer.mixers import MixerSettings
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from pipeline import BraidstreamError, open_corpus
-from trainer.config import TrainConfig
+from trainer.run.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
     command = tyro.cli(
         TrainCommand, prog="braidstream train", args=argv, registry=names_with_commas()
     )
-    from trainer.interrupt import TrainingInterrupted
-    from trainer.loop import train
+    from trainer.run.interrupt import TrainingInterrupted
+    from trainer.run.loop import train
 
     corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / run_name(command.config)

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.cut_corpus import cut_domains, cut_examples
 from benchmarks.synthetic_corpus import SEPARATOR, SyntheticText, synthetic_corpus
-from clustering.target_leaves import read_target_leaves, write_target_leaves
+from clustering.trees.target_leaves import read_target_leaves, write_target_leaves
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.manifest import file_entry
+from pipeline.corpus.manifest import file_entry
 
 TEXT = SyntheticText(
     groups=4, leaves_per_group=4, samples_per_leaf=8, tokens_per_sample=32, vocab_size=256

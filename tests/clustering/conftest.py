@@ -11,7 +11,7 @@ import pytest
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
-from clustering.progress import Progress
+from clustering.work.progress import Progress
 from tests.servers.fixtures import new_prefix, s3, s3_server  # noqa: F401
 
 KINDS = {

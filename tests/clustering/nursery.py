@@ -76,9 +76,9 @@ def serve() -> None:
 
 def _build(config: BuildConfig) -> None:
     from clustering import config as limits
-    from clustering import reading
     from clustering.build import build
-    from clustering.progress import Progress
+    from clustering.documents import reading
+    from clustering.work.progress import Progress
 
     os.setsid()
     # A few hundred short documents are several units of every stage.

@@ -14,19 +14,20 @@ import pytest
 from scipy.sparse import load_npz
 from streaming import StreamingDataset
 
-from clustering import add_stages, added_cards
+from clustering import add_stages
 from clustering.add import AddReport, add
 from clustering.add_command import main
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
+from clustering.cards import added_cards
 from clustering.config import BuildConfig
-from clustering.corpus_models import corpus_tokenizer
-from clustering.embed_task import EmbedTask
+from clustering.corpus.corpus_models import corpus_tokenizer
+from clustering.embedding.embed_task import EmbedTask
 from clustering.errors import BuildError, ModelError
-from clustering.inspection import inspect_corpus
-from clustering.progress import Progress
+from clustering.inspection.inspection import inspect_corpus
+from clustering.work.progress import Progress
 from pipeline import Mixture, MixtureStream, open_corpus
-from pipeline.manifest import Manifest
+from pipeline.corpus.manifest import Manifest
 from tests.clustering.conftest import documents_of, write_lines
 
 
@@ -289,7 +290,7 @@ def test_a_static_model_comes_with_the_corpus(
 
 
 def test_another_model_is_refused(folder: Path, more_texts: Path, tmp_path: Path) -> None:
-    from clustering.embedder import minilm_location
+    from clustering.embedding.embedder import minilm_location
 
     other = tmp_path / "my-model"
     shutil.copytree(minilm_location(), other)

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from clustering import adopted_embeddings
-from clustering.adopted_embeddings import Adopted, adopt_embeddings
-from clustering.embedding_parts import EmbeddingParts, part_name, publish_vectors
+from clustering.embedding import adopted_embeddings
+from clustering.embedding.adopted_embeddings import Adopted, adopt_embeddings
+from clustering.embedding.embedding_parts import EmbeddingParts, part_name, publish_vectors
+from clustering.embedding.foreign_embeddings import find_foreign
 from clustering.errors import InputError
-from clustering.foreign_embeddings import find_foreign
-from clustering.work_store import LocalWork
+from clustering.work.work_store import LocalWork
 
 DIMENSIONS = 6
 IDS = [f"doc {number}" for number in range(500)]

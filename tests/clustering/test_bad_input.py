@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from clustering.documents.input_files import LocalFile
+from clustering.documents.inputs import find_inputs
+from clustering.documents.readers import MAX_DOCUMENT_BYTES, read_documents
+from clustering.documents.records import BadInput
 from clustering.errors import InputError
-from clustering.input_files import LocalFile
-from clustering.inputs import find_inputs
-from clustering.readers import MAX_DOCUMENT_BYTES, read_documents
-from clustering.records import BadInput
 
 GOOD = b"".join(
     json.dumps({"text": f"text {n} " + "word " * 50}).encode() + b"\n" for n in range(200)
@@ -215,9 +215,9 @@ def test_it_is_counted_or_refused_and_named(folder: Path, name: str) -> None:
 
 READ_ALL = """
 import resource, sys
-from clustering.inputs import find_inputs
-from clustering.reading import ReadOptions, ReadTask, finish_reading, publish_files
-from clustering.work_store import LocalWork
+from clustering.documents.inputs import find_inputs
+from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
+from clustering.work.work_store import LocalWork
 
 import pyarrow.parquet, webdataset.tariterators
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering import baseline
-from clustering.baseline import distance_counts, distance_quantile, write_digests
-from clustering.known_texts import KnownTexts
+from clustering.corpus import baseline
+from clustering.corpus.baseline import distance_counts, distance_quantile, write_digests
+from clustering.documents.known_texts import KnownTexts
 
 
 def test_digests_are_sorted_however_many_there_are(

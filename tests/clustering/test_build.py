@@ -19,12 +19,12 @@ from tokenizers import Tokenizer
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
+from clustering.documents.input_files import LocalFile
+from clustering.documents.readers import read_documents
+from clustering.documents.records import BadInput
 from clustering.errors import BuildError, ModelError
-from clustering.input_files import LocalFile
-from clustering.progress import Progress
-from clustering.readers import read_documents
-from clustering.records import BadInput
-from clustering.work_store import open_work
+from clustering.work.progress import Progress
+from clustering.work.work_store import open_work
 from pipeline import Corpus, open_corpus
 from pipeline.errors import BraidstreamError
 from tests.clustering.conftest import KINDS, documents_of, write_lines
@@ -387,7 +387,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 
 
 def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Path) -> None:
-    from clustering.stages import Workspace
+    from clustering.work.stages import Workspace
 
     with (
         Workspace(tmp_path / ".build", QUIET).locked(),

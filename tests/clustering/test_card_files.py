@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clustering.assignment import assigned_name
-from clustering.card_files import describe_corpus
-from clustering.cards import card_file
-from clustering.describe_task import DescribeTask
-from clustering.document_parts import DocumentParts
-from clustering.document_roles import CORPUS, ROLE
-from clustering.duplicates import COPIES
-from clustering.keyed_hash import text_digest
-from clustering.neighbors import nearest_domains
-from clustering.reading import FILES, PARTS
-from clustering.token_parts import tokens_name
-from clustering.tree import Tree
-from clustering.work_store import LocalWork
-from clustering.writing import UNDETERMINED, language_of, script_letters
+from clustering.cards.card_files import describe_corpus
+from clustering.cards.cards import card_file
+from clustering.cards.describe_task import DescribeTask
+from clustering.cards.neighbors import nearest_domains
+from clustering.cards.writing import UNDETERMINED, language_of, script_letters
+from clustering.documents.document_parts import DocumentParts
+from clustering.documents.document_roles import CORPUS, ROLE
+from clustering.documents.duplicates import COPIES
+from clustering.documents.reading import FILES, PARTS
+from clustering.shards.token_parts import tokens_name
+from clustering.trees.assignment import assigned_name
+from clustering.trees.tree import Tree
+from clustering.work.keyed_hash import text_digest
+from clustering.work.work_store import LocalWork
 
 LINES = (
     "The court held that the tenant must give notice to the landlord in writing, number {}.",
@@ -88,9 +88,9 @@ def cards(out: Path, level: int) -> list[dict[str, Any]]:
 def test_cards_are_the_same_bytes_whatever_the_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: int
 ) -> None:
-    monkeypatch.setattr("clustering.keywords.MAX_DOCUMENTS", sample)
+    monkeypatch.setattr("clustering.cards.keywords.MAX_DOCUMENTS", sample)
     whole, pieces = described(tmp_path / "whole", 80), described(tmp_path / "pieces", 7)
-    monkeypatch.setattr("clustering.leaf_facts.GATHERED_ROWS", 10)
+    monkeypatch.setattr("clustering.cards.leaf_facts.GATHERED_ROWS", 10)
     thinned = described(tmp_path / "thinned", 13)
     for path in sorted(p for p in whole.rglob("*") if p.is_file()):
         name = path.relative_to(whole)
@@ -121,7 +121,7 @@ def test_cards_say_what_a_domain_is(tmp_path: Path) -> None:
 
 
 def test_neighbors_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clustering.neighbors.CHUNK_SIMILARITIES", 100)
+    monkeypatch.setattr("clustering.cards.neighbors.CHUNK_SIMILARITIES", 100)
     vectors = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     nearest, cosine = nearest_domains(vectors, 4)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from clustering.cards import (
+from clustering.cards.cards import (
     SOURCE_COUNTS_FILE,
     TERM_COUNTS_FILE,
     TERMS_FILE,
@@ -20,7 +20,7 @@ from clustering.cards import (
     excerpt,
     write_cards,
 )
-from clustering.keywords import class_keywords, count_terms, sum_leaves
+from clustering.cards.keywords import class_keywords, count_terms, sum_leaves
 
 SUBJECTS = (
     "genome sequence variant",
@@ -152,7 +152,7 @@ def test_keyword_weights_are_those_of_the_formula() -> None:
 
 
 def test_a_sampled_leaf_counts_as_much_as_a_complete_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clustering.keywords.MAX_DOCUMENTS_PER_LEAF", 5)
+    monkeypatch.setattr("clustering.cards.keywords.MAX_DOCUMENTS_PER_LEAF", 5)
     leaf = np.repeat([0, 1], [5, 50]).astype(np.int64)
     counts, terms = count_terms(lambda indices: ["river delta"] * len(indices), leaf, 2)
     assert terms == ["delta", "river"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clustering.centroid_map import FEW, lay_out, principal_axes, view_centroids
+from clustering.inspection.centroid_map import FEW, lay_out, principal_axes, view_centroids
 from pipeline import CorpusError, open_corpus
 from tests.corpora import write_corpus
 

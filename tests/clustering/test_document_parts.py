@@ -10,17 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustering import reading
-from clustering.document_parts import DocumentParts
-from clustering.document_roles import CORPUS, DROPPED, HELDOUT, TARGET, DocumentRoles, assign_roles
-from clustering.duplicates import find_duplicates
+from clustering.documents import reading
+from clustering.documents.document_parts import DocumentParts
+from clustering.documents.document_roles import (
+    CORPUS,
+    DROPPED,
+    HELDOUT,
+    TARGET,
+    DocumentRoles,
+    assign_roles,
+)
+from clustering.documents.duplicates import find_duplicates
+from clustering.documents.inputs import find_inputs
+from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
 from clustering.errors import BuildError
-from clustering.external_sort import ExternalSort
-from clustering.inputs import find_inputs
-from clustering.keyed_hash import text_digest
-from clustering.reading import ReadOptions, ReadTask, finish_reading, publish_files
-from clustering.smallest_keys import SmallestKeys
-from clustering.work_store import LocalWork
+from clustering.work.external_sort import ExternalSort
+from clustering.work.keyed_hash import text_digest
+from clustering.work.smallest_keys import SmallestKeys
+from clustering.work.work_store import LocalWork
 
 RECORD = np.dtype([("a", "<u8"), ("b", "<i8")])
 

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clustering.document_parts import DocumentParts
-from clustering.document_roles import DocumentRoles
-from clustering.duplicates import find_duplicates
-from clustering.embed_task import EmbedTask, prepare_static, stored_embedder
-from clustering.embedder import EmbedderChoice, choose_dtype
-from clustering.embedding_parts import EmbeddingParts
-from clustering.inputs import find_inputs
-from clustering.local_engine import LocalEngine
-from clustering.reading import ReadOptions, ReadTask, finish_reading, publish_files
-from clustering.work_store import LocalWork
+from clustering.documents.document_parts import DocumentParts
+from clustering.documents.document_roles import DocumentRoles
+from clustering.documents.duplicates import find_duplicates
+from clustering.documents.inputs import find_inputs
+from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
+from clustering.embedding.embed_task import EmbedTask, prepare_static, stored_embedder
+from clustering.embedding.embedder import EmbedderChoice, choose_dtype
+from clustering.embedding.embedding_parts import EmbeddingParts
+from clustering.engines.local_engine import LocalEngine
+from clustering.work.work_store import LocalWork
 from tests.clustering.conftest import KINDS, documents_of, write_lines
 
 STATIC = EmbedderChoice(model="static", dtype=choose_dtype("auto", "cpu", "torch"), backend="torch")

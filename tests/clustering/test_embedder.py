@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering import embedder as module
-from clustering.embedder import (
+from clustering.embedding import embedder as module
+from clustering.embedding.embedder import (
     Embedder,
     EmbedderChoice,
     choose_dtype,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clustering.external_sort import ExternalSort, in_order
+from clustering.work.external_sort import ExternalSort, in_order
 
 DTYPE = np.dtype([("leaf", np.int32), ("key", np.uint64), ("document", np.int64)])
 HUGE = np.uint64(2**64 - 1)
@@ -101,7 +101,7 @@ MEMORY_OF_A_SORT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from clustering.external_sort import ExternalSort
+from clustering.work.external_sort import ExternalSort
 dtype = np.dtype([("key", np.uint64), ("document", np.int64)])
 rng = np.random.default_rng(0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

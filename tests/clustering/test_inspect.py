@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering.cards import write_cards
+from clustering.cards.cards import write_cards
 from clustering.inspect_command import main
-from clustering.inspect_page import compact, page_data, render_page
-from clustering.inspection import inspect_corpus
+from clustering.inspection.inspection import inspect_corpus
+from clustering.inspection.page import compact, page_data, render_page
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.manifest import Manifest, file_entry
-from pipeline.object_store import ObjectStore
+from pipeline.corpus.manifest import Manifest, file_entry
+from pipeline.stores.object_store import ObjectStore
 from tests.corpora import write_corpus
 from tests.foreign_shards import (
     TOKENS,
@@ -130,7 +130,7 @@ def test_targets_name_their_largest_domains(corpus: Corpus) -> None:
 def test_a_layer_too_fine_to_read_is_summarized(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clustering.inspection.MAX_DESCRIBED", 4)
+    monkeypatch.setattr("clustering.inspection.inspection.MAX_DESCRIBED", 4)
     inspection = inspect_corpus(corpus)
     assert [len(layer.domains) for layer in inspection.layers] == [2, 0]
     assert inspection.finest.balance.k == 2

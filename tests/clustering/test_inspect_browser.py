@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering.cards import write_cards
+from clustering.cards.cards import write_cards
 from clustering.inspect_command import main
-from clustering.inspect_page import write_page
-from clustering.inspection import inspect_corpus
+from clustering.inspection.inspection import inspect_corpus
+from clustering.inspection.page import write_page
 from pipeline import open_corpus
-from pipeline.manifest import Manifest, file_entry
+from pipeline.corpus.manifest import Manifest, file_entry
 from tests.clustering.browser import CHROMIUM, Tab, open_page
 from tests.corpora import write_corpus
 

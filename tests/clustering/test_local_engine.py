@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from clustering.engine import Device
+from clustering.engines.engine import Device
+from clustering.engines.local_engine import LocalEngine
 from clustering.errors import BuildError
-from clustering.local_engine import LocalEngine
-from clustering.work_store import LocalWork, WorkStore
+from clustering.work.work_store import LocalWork, WorkStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +82,8 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do(tmp_path: Path) -> 
 ENDLESS = """
 import sys
 from pathlib import Path
-from clustering.local_engine import LocalEngine
-from clustering.work_store import LocalWork
+from clustering.engines.local_engine import LocalEngine
+from clustering.work.work_store import LocalWork
 from tests.clustering.test_local_engine import Square
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from clustering.merge_order import order_siblings, split_order
-from clustering.tree import Tree, leaf_bounds_per_level
+from clustering.trees.merge_order import order_siblings, split_order
+from clustering.trees.tree import Tree, leaf_bounds_per_level
 
 
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.packing import cut_blocks, join_documents, leaf_of_blocks, leaf_offsets_of
+from clustering.shards.packing import cut_blocks, join_documents, leaf_of_blocks, leaf_offsets_of
 
 SEPARATOR, PAD = 60_000, 60_001
 leaf_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12)

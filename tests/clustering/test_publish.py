@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering import publish
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig
+from clustering.corpus import publish
 from clustering.errors import BuildError
-from clustering.progress import Progress
+from clustering.work.progress import Progress
 from pipeline import open_corpus
 from pipeline.errors import StorageError
-from pipeline.object_store import ObjectStore
+from pipeline.stores.object_store import ObjectStore
 from tests.servers.store_server import StoreServer
 
 QUIET = Progress(quiet=True)

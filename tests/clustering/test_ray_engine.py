@@ -18,12 +18,12 @@ import pytest
 from clustering.add_config import AddConfig
 from clustering.build import build
 from clustering.config import BuildConfig, TargetSource
-from clustering.embed_task import EmbedTask
-from clustering.engine import Device, UnitTask
+from clustering.embedding.embed_task import EmbedTask
+from clustering.engines.engine import Device, UnitTask
+from clustering.engines.ray_engine import MAX_BEGINNINGS, RayEngine
 from clustering.errors import BuildError
-from clustering.progress import Progress
-from clustering.ray_engine import MAX_BEGINNINGS, RayEngine
-from clustering.work_store import LocalWork
+from clustering.work.progress import Progress
+from clustering.work.work_store import LocalWork
 from tests.clustering.conftest import (
     KINDS,
     documents_of,
@@ -260,8 +260,8 @@ def test_a_stage_that_no_node_can_do_is_refused(cluster: Any, tmp_path: Path) ->
 ENDLESS = """
 import sys
 from pathlib import Path
-from clustering.ray_engine import RayEngine
-from clustering.work_store import LocalWork
+from clustering.engines.ray_engine import RayEngine
+from clustering.work.work_store import LocalWork
 from tests.clustering.test_local_engine import Square
 
 task = Square(store=LocalWork(Path(sys.argv[1])), seconds=0.05)

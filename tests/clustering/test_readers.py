@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from clustering.documents.input_files import LocalFile
+from clustering.documents.inputs import find_inputs
+from clustering.documents.readers import read_documents
+from clustering.documents.records import BadInput, Document
 from clustering.errors import InputError
-from clustering.input_files import LocalFile
-from clustering.inputs import find_inputs
-from clustering.readers import read_documents
-from clustering.records import BadInput, Document
 
 
 def lines(*records: Any) -> bytes:

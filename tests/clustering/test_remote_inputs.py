@@ -19,15 +19,15 @@ from clustering.add import add
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
+from clustering.documents.input_files import READ_BYTES, input_file
+from clustering.documents.inputs import find_inputs
+from clustering.documents.name_pattern import matches
+from clustering.documents.readers import read_documents
+from clustering.documents.records import BadInput
 from clustering.errors import InputError
-from clustering.input_files import READ_BYTES, input_file
-from clustering.inputs import find_inputs
-from clustering.name_pattern import matches
-from clustering.progress import Progress
-from clustering.readers import read_documents
-from clustering.records import BadInput
+from clustering.work.progress import Progress
 from pipeline.errors import StorageError
-from pipeline.object_store import ObjectStore
+from pipeline.stores.object_store import ObjectStore
 from tests.clustering.conftest import documents_of, write_lines
 from tests.clustering.test_readers import tar_of
 from tests.servers import fake_gcs

@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clustering import shards as shards_module
-from clustering.shards import SHARD_FORMATS, measure_shards, write_block_checksums, write_shards
-from pipeline.blocks import BlockGrid, block_checksum, whole_samples
-from pipeline.manifest import SampleSchema, ShardEntry
-from pipeline.shards import MappedReader
-from pipeline.storage import LocalStorage
+from clustering.shards import shards as shards_module
+from clustering.shards.shards import (
+    SHARD_FORMATS,
+    measure_shards,
+    write_block_checksums,
+    write_shards,
+)
+from pipeline.corpus.manifest import SampleSchema, ShardEntry
+from pipeline.samples.shards import MappedReader
+from pipeline.storage.blocks import BlockGrid, block_checksum, whole_samples
+from pipeline.storage.storage import LocalStorage
 
 FORMATS = sorted(SHARD_FORMATS)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clustering.embedding_parts import publish_vectors
+from clustering.embedding.embedding_parts import publish_vectors
 from clustering.errors import BuildError
-from clustering.suggest import Granularity, fitted_vectors, suggest, survey
 from clustering.suggest_command import main
-from clustering.work_store import LocalWork
+from clustering.trees.suggest import Granularity, fitted_vectors, suggest, survey
+from clustering.work.work_store import LocalWork
 
 
 def kinds(number: int, count: int) -> NDArray[np.float16]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.token_batches import padded, token_batches
+from clustering.embedding.token_batches import padded, token_batches
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200))

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from clustering.errors import ModelError
-from clustering.tokenization import CorpusTokenizer, bring_tokenizer, train_tokenizer
-from clustering.work_store import LocalWork
+from clustering.shards.tokenization import CorpusTokenizer, bring_tokenizer, train_tokenizer
+from clustering.work.work_store import LocalWork
 from tests.clustering.conftest import KINDS, documents_of
 
 TEXTS = [text for kind in KINDS for text in documents_of(kind, 30)]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clustering.embedder import minilm_location
-from clustering.transformer_embedder import TransformerEmbedder, can_drive
+from clustering.embedding.embedder import minilm_location
+from clustering.embedding.transformer_embedder import TransformerEmbedder, can_drive
 from tests.clustering.conftest import KINDS, documents_of
 
 SHORT = [text for kind in KINDS for text in documents_of(kind, 6)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clustering.tree import FittedTree, fit_tree
+from clustering.trees.tree import FittedTree, fit_tree
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def test_the_seed_decides(seed: int) -> None:
 
 
 def test_a_fit_on_a_sample_places_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clustering.tree.FIT_DOCUMENTS_PER_CHILD", 10)
-    monkeypatch.setattr("clustering.tree.FULL_BATCH_LIMIT", 0)
-    monkeypatch.setattr("clustering.tree.ASSIGN_DOCUMENTS", 17)
+    monkeypatch.setattr("clustering.trees.tree.FIT_DOCUMENTS_PER_CHILD", 10)
+    monkeypatch.setattr("clustering.trees.tree.FULL_BATCH_LIMIT", 0)
+    monkeypatch.setattr("clustering.trees.tree.ASSIGN_DOCUMENTS", 17)
     fitted = fit(blobs(4, 100))
     assert len(fitted.leaf) == 400
     first_level = np.searchsorted(fitted.tree.leaf_bounds(1), fitted.leaf, "right") - 1

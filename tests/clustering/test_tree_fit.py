@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clustering.descent import NumpyDescent, TorchDescent
 from clustering.errors import BuildError
-from clustering.kmeans import Node, SklearnKMeans, TorchKMeans
-from clustering.tree_fit import FittedSample, fit_sample
+from clustering.trees.descent import NumpyDescent, TorchDescent
+from clustering.trees.kmeans import Node, SklearnKMeans, TorchKMeans
+from clustering.trees.tree_fit import FittedSample, fit_sample
 
 
 def unit(points: NDArray[Any]) -> NDArray[np.float16]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clustering.work_store import LocalWork, WorkStore, open_work
+from clustering.work.work_store import LocalWork, WorkStore, open_work
 from tests.servers.store_server import StoreServer
 
 

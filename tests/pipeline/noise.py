@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.block_cache import BlockCache
-from pipeline.blocks import BlockGrid, block_checksum
-from pipeline.manifest import ShardEntry
+from pipeline.corpus.manifest import ShardEntry
+from pipeline.storage.block_cache import BlockCache
+from pipeline.storage.blocks import BlockGrid, block_checksum
 
 FINGERPRINT = "5eed" * 16
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Corpus, Mixture, MixtureStream
-from pipeline.manifest import MANIFEST_FILE
-from pipeline.object_store import ObjectStore
+from pipeline.corpus.manifest import MANIFEST_FILE
+from pipeline.stores.object_store import ObjectStore
 from tests.corpora import write_corpus
 
 SAMPLE_BYTES = 16

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline import BudgetError, Corpus, Mixture, MixtureStream, RepetitionBudget
-from pipeline.budget import water_fill
+from pipeline.stream.budget import water_fill
 
 SHARES = st.floats(0, 10).map(lambda share: share if share > 1e-12 else 0.0)
 

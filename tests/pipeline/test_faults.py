@@ -14,8 +14,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline import Corpus, StorageError, open_corpus
-from pipeline.object_store import ObjectStore
-from pipeline.retries import Retries
+from pipeline.stores.object_store import ObjectStore
+from pipeline.stores.retries import Retries
 from tests.pipeline.remote_corpus import (
     BLOCK_BYTES,
     samples,
@@ -69,7 +69,9 @@ def open_with(
 
     def open_with(retries: Retries, cache_bytes: int = 1 << 30) -> Corpus:
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.corpus.ObjectStore", partial(ObjectStore, retries=retries))
+            patch.setattr(
+                "pipeline.corpus.corpus.ObjectStore", partial(ObjectStore, retries=retries)
+            )
             return open_corpus(address, cache=tmp_path / "cache", cache_bytes=cache_bytes)
 
     return open_with

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.fetcher import Fetcher
+from pipeline.storage.fetcher import Fetcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,7 +200,7 @@ def test_many_callers_get_everything_and_no_block_is_loaded_twice_at_once() -> N
 
 
 def test_idle_threads_end_and_let_the_fetcher_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.fetcher._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.storage.fetcher._IDLE_SECONDS", 0.05)
     fetcher = Fetcher(lambda block, urgent: b"", connections=4)
     with fetcher.fetch(np.arange(20)) as arriving:
         list(arriving)
@@ -223,7 +223,7 @@ def test_closing_tells_whoever_waits(gate: Gate) -> None:
 
 def test_a_fetch_that_hangs_does_not_keep_the_process_alive() -> None:
     program = (
-        "import time, numpy as np; from pipeline.fetcher import Fetcher\n"
+        "import time, numpy as np; from pipeline.storage.fetcher import Fetcher\n"
         "fetcher = Fetcher(lambda block, urgent: time.sleep(1000), connections=4)\n"
         "fetcher.read_ahead(np.arange(10)); time.sleep(0.1); print('end')"
     )

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Mixture, MixtureStream, open_corpus, shard_survey
-from pipeline import importer as importer_module
-from pipeline.blocks import BlockGrid, block_checksum
+from pipeline import Mixture, MixtureStream, open_corpus
+from pipeline.corpus.manifest import Manifest
 from pipeline.errors import CorpusError, StorageError
 from pipeline.import_command import main, parse
-from pipeline.manifest import Manifest
-from pipeline.object_store import ObjectStore
+from pipeline.importing import importer as importer_module
+from pipeline.importing import shard_survey
+from pipeline.storage.blocks import BlockGrid, block_checksum
+from pipeline.stores.object_store import ObjectStore
 from tests.foreign_shards import (
     TOKENS,
     import_folder,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.manifest import FileEntry, Manifest, parse_manifest
+from pipeline.corpus.manifest import FileEntry, Manifest, parse_manifest
 
 
 def test_reading_returns_what_was_written(numbered_corpus: Corpus, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import CorpusError
-from pipeline.mds_records import fixed_size, record_decoder, token_array
+from pipeline.samples.mds_records import fixed_size, record_decoder, token_array
 
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 255, (7, 5, 3), dtype=np.uint8))

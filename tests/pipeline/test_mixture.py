@@ -91,7 +91,7 @@ def test_a_mixture_is_a_value() -> None:
 
 
 def _view(sizes: list[int]):  # type: ignore[no-untyped-def]
-    from pipeline.view import DomainTree
+    from pipeline.corpus.view import DomainTree
 
     return DomainTree(
         corpus_fingerprint="f",

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.object_store import PART_BYTES, ObjectFacts, ObjectStore
-from pipeline.retries import Retries
+from pipeline.stores.object_store import PART_BYTES, ObjectFacts, ObjectStore
+from pipeline.stores.retries import Retries
 from tests.servers import fake_gcs as gcs
 from tests.servers import seaweedfs
 from tests.servers.fault_proxy import Fault, FaultProxy

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from pipeline.order import SampleOrder
-from pipeline.ranges import DomainRanges
+from pipeline.storage.ranges import DomainRanges
+from pipeline.stream.order import SampleOrder
 from tests.pipeline.test_view import ranges
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from pipeline.counter_rng import random_bits, random_uniform
-from pipeline.permute import permute
+from pipeline.stream.counter_rng import random_bits, random_uniform
+from pipeline.stream.permute import permute
 
 
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))

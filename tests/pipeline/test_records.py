@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline import open_corpus
-from pipeline.blocks import BlockGrid
+from pipeline.corpus.manifest import FileEntry, Manifest, file_entry
 from pipeline.errors import CorpusError
-from pipeline.manifest import FileEntry, Manifest, file_entry
-from pipeline.records import RecordReader
-from pipeline.storage import LocalStorage
+from pipeline.samples.records import RecordReader
+from pipeline.storage.blocks import BlockGrid
+from pipeline.storage.storage import LocalStorage
 from tests.foreign_shards import import_folder, text_of, write_mds_texts, write_tars
 from tests.servers.file_server import FileServer
 

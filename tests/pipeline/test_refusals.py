@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import CorpusError, open_corpus
-from pipeline.object_store import ObjectStore
+from pipeline.stores.object_store import ObjectStore
 from tests.pipeline.remote_corpus import upload, write_small_corpus
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.store_server import StoreServer

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from pipeline import Corpus, StorageError, open_corpus
-from pipeline.manifest import FileEntry, file_entry
-from pipeline.object_store import PART_BYTES, ObjectStore
-from pipeline.remote import RemoteStorage
+from pipeline.corpus.manifest import FileEntry, file_entry
+from pipeline.storage.remote import RemoteStorage
+from pipeline.stores.object_store import PART_BYTES, ObjectStore
 from tests.corpora import position_of
 from tests.pipeline.processes import quick_processes
 from tests.pipeline.remote_corpus import BLOCK_BYTES, SAMPLE_BYTES, upload, write_small_corpus

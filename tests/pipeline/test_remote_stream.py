@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline import Batch, Corpus, Mixture, MixtureStream, RepetitionBudget, open_corpus
-from pipeline.push import push
+from pipeline.transfer.push import push
 from tests.pipeline.remote_corpus import NUM_DOMAINS, write_small_corpus
 from tests.servers.store_server import StoreServer
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline import Corpus, CorpusError, open_corpus
-from pipeline.manifest import Manifest
-from pipeline.object_store import ObjectStore
-from pipeline.pull import pull
-from pipeline.push import push
+from pipeline.corpus.manifest import Manifest
+from pipeline.stores.object_store import ObjectStore
+from pipeline.transfer.pull import pull
+from pipeline.transfer.push import push
 from pipeline.transfer_command import pull as pull_command
 from tests.corpora import add_segment, position_of, write_corpus
 from tests.pipeline.processes import quick_processes

@@ -19,7 +19,7 @@ from pipeline import (
     RepetitionBudget,
     StateError,
 )
-from pipeline.sampler import keep_within
+from pipeline.stream.sampler import keep_within
 from tests.corpora import position_of
 
 STEPS = 200

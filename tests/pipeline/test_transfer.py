@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import CorpusError, open_corpus
+from pipeline.corpus.manifest import MANIFEST_FILE, FileEntry, Manifest
 from pipeline.errors import StorageError
-from pipeline.manifest import MANIFEST_FILE, FileEntry, Manifest
-from pipeline.object_store import ObjectStore
-from pipeline.pull import pull
-from pipeline.push import push
-from pipeline.retries import Retries
-from pipeline.transfer import UNFINISHED, checked_files
+from pipeline.stores.object_store import ObjectStore
+from pipeline.stores.retries import Retries
+from pipeline.transfer.pull import pull
+from pipeline.transfer.push import push
+from pipeline.transfer.transfer import UNFINISHED, checked_files
 from pipeline.transfer_command import pull as pull_command
 from pipeline.transfer_command import push as push_command
 from tests.corpora import write_corpus
@@ -217,7 +217,7 @@ def test_faults_on_the_way_leave_no_trace_in_the_copies(
     for name in list(proxy.chances):
         proxy.once(name, "shards/shard.00002.mds")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.pull.ATTEMPTS", 12)
+        patch.setattr("pipeline.transfer.pull.ATTEMPTS", 12)
         pull(url, tmp_path / "copy")
     assert proxy.injected.total() > 5
     assert content_of(tmp_path / "copy") == content_of(small_corpus)

@@ -11,8 +11,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline import Corpus, CorpusError, Mixture, MixtureStream, StateError, open_corpus
-from pipeline.manifest import FileEntry, Manifest, parse_manifest
-from pipeline.transfer import checked_files
+from pipeline.corpus.manifest import FileEntry, Manifest, parse_manifest
+from pipeline.transfer.transfer import checked_files
 from tests.corpora import add_segment, position_of, write_corpus
 
 FIRST = [30, 0, 170, 41, 9, 50]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Corpus, CorpusError, View
-from pipeline.ranges import DomainRanges
-from pipeline.view import DomainTree
+from pipeline.corpus.view import DomainTree
+from pipeline.storage.ranges import DomainRanges
 
 
 @st.composite

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pipeline import Corpus, open_corpus
-from trainer.batches import to_device
-from trainer.config import TrainConfig
 from trainer.model import GPT, GPTConfig, TokenLoss
-from trainer.schedule import make_optimizer
+from trainer.run.batches import to_device
+from trainer.run.config import TrainConfig
+from trainer.run.schedule import make_optimizer
 
 CPU = torch.device("cpu")
 

@@ -13,12 +13,12 @@ from scipy.stats import spearmanr
 from pipeline import Corpus, Mixture, MixtureStream
 from tests.corpora import position_of
 from tests.trainer.conftest import CPU
-from trainer.alignment import AlignmentSampler, Normalization, Probe
-from trainer.batches import to_device
-from trainer.difference import DEFAULT_EPSILON, DifferenceEstimator
-from trainer.distributed import Ranks
-from trainer.exact import ExactEstimator
+from trainer.alignment.alignment import AlignmentSampler, Normalization, Probe
+from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.alignment.exact import ExactEstimator
 from trainer.model import TokenLoss
+from trainer.run.batches import to_device
+from trainer.run.distributed import Ranks
 
 
 def sampler(corpus: Corpus, *, k: int = 12, ranks: Ranks | None = None) -> AlignmentSampler:

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import Corpus, open_corpus
-from trainer.compare import Job
+from trainer.compare.compare import Job
+from trainer.compare.grid import Cell, Grid, GridError, parse_grid
+from trainer.compare.tail import MetricsTail, end_of_log
 from trainer.compare_command import main
-from trainer.compare_grid import Cell, Grid, GridError, parse_grid
-from trainer.compare_tail import MetricsTail, end_of_log
-from trainer.config import TrainConfig
-from trainer.results import read_runs
-from trainer.run_folder import RunFolderError
+from trainer.results.results import read_runs
+from trainer.run.config import TrainConfig
+from trainer.run.run_folder import RunFolderError
 
 TINY = shlex.split(
     "--preset 1m --batch-size 4 --steps 4 --eval-every 2 --eval-sequences 8 --device cpu"

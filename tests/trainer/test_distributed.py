@@ -14,12 +14,12 @@ import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port
-from trainer.config import TrainConfig
-from trainer.distributed import joined_ranks
-from trainer.interrupt import Interrupt
-from trainer.loop import Run
-from trainer.resolve import resolve
-from trainer.run_folder import RunFolder
+from trainer.run.config import TrainConfig
+from trainer.run.distributed import joined_ranks
+from trainer.run.interrupt import Interrupt
+from trainer.run.loop import Run
+from trainer.run.resolve import resolve
+from trainer.run.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.trainer.tiny_models import MODELS, PAD, PlainLM, gpt, gpt2, learned_loss, some_tokens
-from trainer.alignment import AlignmentSamples, Probe
-from trainer.batches import to_device
-from trainer.difference import DEFAULT_EPSILON, DifferenceEstimator
-from trainer.exact import ExactEstimator
+from trainer.alignment.alignment import AlignmentSamples, Probe
+from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.alignment.exact import ExactEstimator
+from trainer.alignment.probe import BatchProbe
 from trainer.model import TokenLoss
-from trainer.probe import BatchProbe
+from trainer.run.batches import to_device
 
 # Transformers, while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")

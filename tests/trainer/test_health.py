@@ -13,14 +13,14 @@ from pipeline import Corpus, Mixture, View
 from tests.trainer.test_run import power_cut_at, records
 from tests.trainer.written_runs import write_run
 from trainer import TrainConfig, train
-from trainer.compare import flags_between
-from trainer.compare_grid import Cell
-from trainer.evaluation import Evaluation
+from trainer.compare.compare import flags_between
+from trainer.compare.grid import Cell
 from trainer.health import Finding, Health, correlation
 from trainer.health_thresholds import HealthThresholds
-from trainer.report import render_report
-from trainer.report_names import DomainNames
-from trainer.results import read_run
+from trainer.report.names import DomainNames
+from trainer.report.report import render_report
+from trainer.results.results import read_run
+from trainer.run.evaluation import Evaluation
 
 THRESHOLDS = HealthThresholds(still_updates=3, noise_updates=2)
 

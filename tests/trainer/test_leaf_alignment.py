@@ -17,14 +17,14 @@ from tests.trainer.ranks import become_rank, free_port
 from tests.trainer.test_run import assert_same_run, power_cut_at, records
 from tests.trainer.test_steering import make_model
 from trainer import SteeringConfig, TrainConfig, train
-from trainer.alignment import AlignmentSampler
-from trainer.alignment_source import AlignmentError
-from trainer.batches import to_device
-from trainer.config import ConfigError
-from trainer.distributed import Ranks, joined_ranks
-from trainer.leaf_alignment import LeafAlignment, nested_views
-from trainer.leaf_scores import LeafScores
+from trainer.alignment.alignment import AlignmentSampler
+from trainer.alignment.alignment_source import AlignmentError
+from trainer.alignment.leaf_alignment import LeafAlignment, nested_views
+from trainer.alignment.leaf_scores import LeafScores
 from trainer.model import TokenLoss
+from trainer.run.batches import to_device
+from trainer.run.config import ConfigError
+from trainer.run.distributed import Ranks, joined_ranks
 from trainer.steering import Steering, check_callback_can_steer
 
 CPU = torch.device("cpu")

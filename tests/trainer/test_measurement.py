@@ -10,11 +10,9 @@ import torch
 
 from pipeline import Corpus, Mixture, TargetSet
 from tests.corpora import position_of
-from trainer.alignment import AlignmentSampler, Probe
-from trainer.distributed import Ranks
-from trainer.domain_losses import DomainLosses
-from trainer.exact import ExactEstimator
-from trainer.measurement import (
+from trainer.alignment.alignment import AlignmentSampler, Probe
+from trainer.alignment.exact import ExactEstimator
+from trainer.alignment.measurement import (
     DistributionSampler,
     TowardAllSampler,
     make_estimator,
@@ -23,6 +21,8 @@ from trainer.measurement import (
 )
 from trainer.mixers import importance_mixture
 from trainer.model import TokenLoss
+from trainer.run.distributed import Ranks
+from trainer.run.domain_losses import DomainLosses
 from trainer.steering_config import SteeringConfig
 
 CPU = torch.device("cpu")

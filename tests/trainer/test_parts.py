@@ -11,13 +11,13 @@ import torch
 
 from pipeline import Corpus, StateError
 from tests.trainer.conftest import CPU
-from trainer.batches import micro_batches
-from trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from trainer.distributed import Ranks
-from trainer.evaluation import Evaluator, evenly
-from trainer.metrics import MetricsWriter, domain_values
 from trainer.model import TokenLoss
-from trainer.schedule import CosineSchedule, make_optimizer
+from trainer.run.batches import micro_batches
+from trainer.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from trainer.run.distributed import Ranks
+from trainer.run.evaluation import Evaluator, evenly
+from trainer.run.metrics import MetricsWriter, domain_values
+from trainer.run.schedule import CosineSchedule, make_optimizer
 
 
 def test_the_rate_rises_to_the_peak_and_falls_to_a_tenth() -> None:

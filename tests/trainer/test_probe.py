@@ -21,10 +21,10 @@ from tests.trainer.tiny_models import (
     learned_loss,
     some_tokens,
 )
-from trainer.layer_rules import UnknownLayerError
+from trainer.alignment.layer_rules import UnknownLayerError
+from trainer.alignment.probe import BatchProbe
+from trainer.alignment.probe_audit import HiddenUseError
 from trainer.model import TokenLoss
-from trainer.probe import BatchProbe
-from trainer.probe_audit import HiddenUseError
 
 # Transformers, while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from tests.trainer.written_runs import STEPS, TARGETS, write_run, write_runs
-from trainer.compare_grid import Cell, Grid
-from trainer.report import render_report
-from trainer.report_names import DomainNames
-from trainer.report_settings import differing_settings, make_notes
-from trainer.results import DomainValues, ResultsError, Run, read_run, read_runs
-from trainer.results_headline import make_headlines
-from trainer.results_table import (
+from trainer.compare.grid import Cell, Grid
+from trainer.report.names import DomainNames
+from trainer.report.report import render_report
+from trainer.report.settings import differing_settings, make_notes
+from trainer.results.headline import make_headlines
+from trainer.results.results import DomainValues, ResultsError, Run, read_run, read_runs
+from trainer.results.table import (
     COLUMNS,
     Spread,
     best_rows,

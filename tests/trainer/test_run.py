@@ -16,9 +16,9 @@ import torch
 
 from pipeline import BudgetError, Corpus
 from trainer import TrainConfig, train
-from trainer.config import ConfigError
-from trainer.learner import Learner
-from trainer.run_folder import RunFolderError
+from trainer.run.config import ConfigError
+from trainer.run.learner import Learner
+from trainer.run.run_folder import RunFolderError
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline import Corpus, Mixture, MixtureError, MixtureStream, View, open_corpus
-from pipeline.packing import packed, unpacked
+from pipeline.samples.packing import packed, unpacked
 from tests.corpora import write_corpus
 from tests.trainer.test_run import final_weights, records
 from trainer import TrainConfig, train
-from trainer.metrics import MetricsWriter, MixtureHistory
 from trainer.mixers import read_schedule
+from trainer.run.metrics import MetricsWriter, MixtureHistory
 
 
 def written(path: Path, *lines: Any) -> Path:

@@ -13,12 +13,12 @@ import torch.multiprocessing as multiprocessing
 
 from tests.trainer.ranks import become_rank, free_port
 from tests.trainer.tiny_models import PAD, gpt, learned_loss, some_tokens
-from trainer.alignment import AlignmentSamples, Probe
-from trainer.difference import DifferenceEstimator
-from trainer.distributed import Ranks, joined_ranks
-from trainer.exact import ExactEstimator
+from trainer.alignment.alignment import AlignmentSamples, Probe
+from trainer.alignment.difference import DifferenceEstimator
+from trainer.alignment.exact import ExactEstimator
+from trainer.alignment.probe import BatchProbe
 from trainer.model import TokenLoss
-from trainer.probe import BatchProbe
+from trainer.run.distributed import Ranks, joined_ranks
 
 CPU = torch.device("cpu")
 DOMAINS, SEQUENCES, TARGET = 5, 2, 7

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainer.shrinkage import Evidence, Tree, Variances, posterior, shrink
+from trainer.alignment.shrinkage import Evidence, Tree, Variances, posterior, shrink
 
 
 def regular_tree(*branching: int) -> Tree:

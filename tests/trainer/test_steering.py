@@ -14,10 +14,10 @@ import torch.multiprocessing as multiprocessing
 from pipeline import Corpus, Mixture, StateError, open_corpus
 from tests.trainer.ranks import become_rank, free_port
 from trainer import Steering, SteeringConfig
-from trainer.batches import to_device
-from trainer.distributed import joined_ranks
 from trainer.model import GPT, GPTConfig, TokenLoss
-from trainer.schedule import make_optimizer
+from trainer.run.batches import to_device
+from trainer.run.distributed import joined_ranks
+from trainer.run.schedule import make_optimizer
 
 CPU = torch.device("cpu")
 LEARNERS = [

@@ -19,7 +19,7 @@ import torch
 from pipeline import Corpus, open_corpus
 from tests.corpora import add_segment
 from tests.trainer.test_run import assert_same_run, records
-from trainer.run_folder import RunFolderError
+from trainer.run.run_folder import RunFolderError
 from trainer.train_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_public_names_are_all_there() -> None:
 
     for name in trainer.__all__:
         assert getattr(trainer, name) is not None
-    assert trainer.train.__module__ == "trainer.loop"
+    assert trainer.train.__module__ == "trainer.run.loop"
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         trainer.trian  # noqa: B018
     assert torch.nn.Module in trainer.GPT.__mro__

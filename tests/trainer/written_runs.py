@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.compare_grid import Cell, Grid
+from trainer.compare.grid import Cell, Grid
 
 STEPS, EVERY = 1200, 100
 FINAL = {"natural": 4.25, "uniform": 4.07, "importance": 4.57, "dga": 3.10, "dga-ema": 3.29}

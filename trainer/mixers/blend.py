@@ -7,7 +7,7 @@ samples drawn from domain i of n_i, E passes allowed, and t from 0 to 1 over the
     w_i ← w_i · (1 - u_i / (E n_i))^γ, renormalised  repeats lose value (`repeat_decay` γ)
     w ← (1 - s(t)) w + s(t) n                        the reserve; s runs straight from `natural_share`
                                                      to `natural_share_end`
-    w ← min(w, c), the rest by h under c             with surplus `importance`; c as in `pipeline.budget`
+    w ← min(w, c), the rest by h under c             with surplus `importance`; c as in pipeline.stream.budget
 
 The stream's own budget comes after all of them and bounds every batch. Nothing here has a state: the
 outcome is a function of the step and of what was drawn, so a resumed run blends alike.
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, RepetitionBudget
-from pipeline.budget import paced_caps, water_fill
+from pipeline.stream.budget import paced_caps, water_fill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ of the authors' released code, at turn t = 1, 2, …:
     π_i = (1 - K ε_t) exp(ε_{t-1} R_i) / Σ_j exp(ε_{t-1} R_j) + ε_t
 
 It knows no target: it is the outside reference, not a way to specialise. Where we deviate: a turn is a
-batch of many draws, so R_i takes the unbiased mean of its samples' L / (10 π_i) (`trainer.domain_losses`);
+batch of many draws, so R_i takes the unbiased mean of its samples' L / (10 π_i) (trainer.run.domain_losses);
 π_i is what was really sampled, after blend and budget; domains without samples are no arms. Until about
 K ln K turns have passed, ε_t is 1/K and the mixture is uniform.
 """

@@ -18,7 +18,7 @@ class Mixer(Protocol):
     @property
     def signal(self) -> Signal:
         """What `update` learns from: alignment scores (`trainer.alignment`), importance-weighted training
-        losses (`trainer.domain_losses`), or nothing."""
+        losses (`trainer.run.domain_losses`), or nothing."""
         ...
 
     @property

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, MixtureError, View
-from pipeline.packing import unpacked
+from pipeline.samples.packing import unpacked
 from trainer.mixers.fixed import FixedMixer
 
 _SUM_TOLERANCE = 1e-9

@@ -1,0 +1,1 @@
+"""What each domain is about."""

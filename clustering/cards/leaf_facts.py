@@ -1,0 +1,122 @@
+"""What is known about every leaf, from all parts: memory grows with the leaves, not the documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from clustering.cards.describe_task import ROW, counts_name, described_name, ranks, standing
+from clustering.cards.keywords import count_sample, documents_per_leaf
+from clustering.cards.writing import SCRIPTS, language_of, script_letters
+from clustering.documents.document_parts import DocumentParts
+from clustering.work.work_store import WorkStore
+
+GATHERED_ROWS = 1_000_000
+"""Rows of parts that are held before they are thinned."""
+MAX_LANGUAGE_DOCUMENTS = 65_536
+"""Documents whose language and scripts are told, over all leaves; every leaf keeps at least one."""
+MAX_LANGUAGE_DOCUMENTS_PER_LEAF = 64
+LANGUAGE_BATCH = 1_024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeafFacts:
+    """What cards are made of; the rows of the matrices may be added up over leaves."""
+
+    documents: NDArray[np.int64]
+    """int64 (num_leaves,)."""
+    tokens: NDArray[np.int64]
+    """int64 (num_leaves,)."""
+    copies: NDArray[np.int64]
+    """int64 (num_leaves,): how often the documents occurred in the input, duplicates included."""
+    sources: sparse.csr_matrix
+    """int64 (num_leaves, sources): documents."""
+    terms: sparse.csr_matrix
+    """float32 (num_leaves, terms): estimated counts."""
+    term_names: list[str]
+    languages: sparse.csr_matrix
+    """float32 (num_leaves, languages): estimated documents."""
+    language_names: list[str]
+    scripts: sparse.csr_matrix
+    """float32 (num_leaves, len(SCRIPTS)): estimated letters at the beginnings of documents."""
+    standing: NDArray[Any]
+    """ROW (n,) by (leaf, key, document): the documents that stand for their leaves."""
+
+
+def gather_facts(store: WorkStore, documents: DocumentParts, num_leaves: int) -> LeafFacts:
+    """Bring the parts together, and read the texts of the documents that stand for their leaves."""
+    limit = documents_per_leaf(num_leaves)
+    sums = np.zeros((3, num_leaves), dtype=np.int64)
+    sources = sparse.csr_matrix((num_leaves, len(documents.source_names)), dtype=np.int64)
+    kept: list[NDArray[Any]] = []
+    for part in range(documents.num_parts):
+        counts = store.table(counts_name(part))
+        leaf, source = counts["leaf"].to_numpy(), counts["source"].to_numpy()
+        for total, name in zip(sums, ("documents", "tokens", "copies"), strict=True):
+            np.add.at(total, leaf, counts[name].to_numpy())
+        here = (counts["documents"].to_numpy(), (leaf, source))
+        sources += sparse.csr_matrix(here, shape=sources.shape)
+        kept.append(_rows(store.table(described_name(part))))
+        if sum(map(len, kept[1:])) > GATHERED_ROWS:
+            kept = [standing(np.concatenate(kept), limit)]
+    rows = standing(np.concatenate([np.empty(0, dtype=ROW), *kept]), limit)
+    rank = ranks(rows["leaf"])
+    counted = rows[rank < limit]
+    terms, term_names = count_sample(
+        documents.texts,
+        counted["document"],
+        counted["leaf"].astype(np.int64),
+        _weight(counted["leaf"], sums[0]),
+    )
+    told_limit = max(1, MAX_LANGUAGE_DOCUMENTS // max(1, num_leaves))
+    told = rows[rank < min(told_limit, MAX_LANGUAGE_DOCUMENTS_PER_LEAF, limit)]
+    languages, language_names, scripts = _written(documents, told, sums[0])
+    return LeafFacts(
+        documents=sums[0],
+        tokens=sums[1],
+        copies=sums[2],
+        sources=sources,
+        terms=terms,
+        term_names=term_names,
+        languages=languages,
+        language_names=language_names,
+        scripts=scripts,
+        standing=rows,
+    )
+
+
+def _weight(leaf: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """For how many documents one of each leaf stands: float32 (num_leaves,)."""
+    weight: NDArray[np.float32] = sizes / np.maximum(1, np.bincount(leaf, minlength=len(sizes)))
+    return weight.astype(np.float32)
+
+
+def _written(
+    documents: DocumentParts, rows: NDArray[Any], sizes: NDArray[np.int64]
+) -> tuple[sparse.csr_matrix, list[str], sparse.csr_matrix]:
+    """Languages, their names, and scripts of the leaves, from the texts of `rows`."""
+    found: list[str] = []
+    letters: list[list[int]] = []
+    for begin in range(0, len(rows), LANGUAGE_BATCH):
+        texts = documents.texts(rows["document"][begin : begin + LANGUAGE_BATCH])
+        found += map(language_of, texts)
+        letters += map(script_letters, texts)
+    names, column = np.unique(np.array(found, dtype=str), return_inverse=True)
+    leaf = rows["leaf"]
+    weight = _weight(leaf, sizes)[leaf]
+    languages = sparse.csr_matrix((weight, (leaf, column)), shape=(len(sizes), len(names)))
+    scripts = np.zeros((len(sizes), len(SCRIPTS)), dtype=np.float32)
+    np.add.at(scripts, leaf, np.array(letters, dtype=np.float32).reshape(-1, len(SCRIPTS)))
+    scripts *= _weight(leaf, sizes)[:, None]
+    return languages, names.tolist(), sparse.csr_matrix(scripts)
+
+
+def _rows(table: Any) -> NDArray[Any]:
+    rows = np.empty(table.num_rows, dtype=ROW)
+    for name in ROW.names or ():
+        rows[name] = table[name].to_numpy()
+    return rows

@@ -1,0 +1,1 @@
+"""What the stages left, to the folder that is a corpus."""

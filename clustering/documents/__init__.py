@@ -1,0 +1,1 @@
+"""Input files to documents in parts, each with a role."""

@@ -1,0 +1,91 @@
+"""Which files make up the input: a file, a folder or a glob of known kinds, here or in an object store.
+
+Either way the files are sorted by name, and names are relative to what was asked for, so that the same files
+make the same corpus wherever they lie.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from clustering.documents.input_files import InputFile, LocalFile, RemoteFile
+from clustering.documents.name_pattern import matches
+from clustering.errors import InputError
+from pipeline.stores.address import is_address, normalized
+from pipeline.stores.object_store import ObjectStore
+
+LINE_SUFFIXES = (".jsonl", ".ndjson", ".json")
+PLAIN_SUFFIXES = (".txt", ".md")
+SUFFIXES = (*LINE_SUFFIXES, *PLAIN_SUFFIXES, ".parquet", ".tar")
+
+
+def find_inputs(corpus: str) -> list[InputFile]:
+    """List the input files of a file, folder or glob, or of an address that means one, sorted by name.
+
+    Raises:
+        InputError: Nothing is there, or nothing of a known kind.
+        StorageError: The object store cannot be listed: no such bucket, no credentials, no right to.
+    """
+    files = _remote_files(corpus) if is_address(corpus) else _local_files(corpus)
+    known = sorted((f for f in files if f.suffix in SUFFIXES), key=lambda f: f.name)
+    if known:
+        return known
+    found_text = f"only {files[0].name!r} and the like" if files else "nothing"
+    raise InputError(
+        f"{corpus!r}: found {found_text}; the input must be a file, folder or glob with files of the "
+        f"kinds {', '.join(SUFFIXES)} (JSON Lines and text also as .gz, .zst). Check the path, or quote "
+        "the glob so that the shell leaves it alone."
+    )
+
+
+def _local_files(corpus: str) -> list[InputFile]:
+    path = Path(corpus).expanduser()
+    if path.is_file():
+        return [LocalFile(path=path, name=path.name)]
+    if path.is_dir():
+        return [
+            LocalFile(path=found, name=found.relative_to(path).as_posix())
+            for found in path.rglob("*")
+            if not found.is_dir() and not _is_hidden(found.relative_to(path).as_posix())
+        ]
+    base = Path(*_fixed_parts(path.parts))
+    pattern = path.relative_to(base).as_posix()
+    found = [p for p in base.glob(pattern) if not p.is_dir()] if pattern != "." else []
+    return [LocalFile(path=p, name=p.relative_to(base).as_posix()) for p in found]
+
+
+def _remote_files(corpus: str) -> list[InputFile]:
+    """The objects that an address means: one, all below a prefix, or those below it that fit a pattern."""
+    address = normalized(corpus)
+    scheme, _, place = address.partition("://")
+    *folder, last = place.split("/")
+    if glob.has_magic(place):
+        fixed = "/".join(_fixed_parts(place.split("/")))
+        pattern = place.removeprefix(fixed + "/")
+        return [f for f in _objects(f"{scheme}://{fixed}") if matches(f.name, pattern)]
+    if folder and any(last.lower().removesuffix(c).endswith(SUFFIXES) for c in ("", ".gz", ".zst")):
+        store = ObjectStore(f"{scheme}://{'/'.join(folder)}")
+        facts = store.find(last)
+        if facts is not None:
+            return [RemoteFile(store=store, name=last, size=facts.bytes)]
+    return [f for f in _objects(address) if not _is_hidden(f.name)]
+
+
+def _objects(address: str) -> list[InputFile]:
+    store = ObjectStore(address)
+    return [RemoteFile(store=store, name=name, size=size) for name, size in store.list()]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _fixed_parts(parts: tuple[str, ...] | list[str]) -> list[str]:
+    """The folders of a glob before its first wildcard."""
+    fixed: list[str] = []
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return fixed

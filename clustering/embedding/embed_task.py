@@ -1,0 +1,118 @@
+"""The stage that turns documents into vectors: a unit is a part, a worker holds the model.
+
+    static-model/    the static model, when it is the chosen one: distilled once, for all workers
+    embed/           the vectors (embedding_parts.py)
+
+A part's vectors follow from its documents and the model. The threads of a CPU share the work inside a batch:
+1, 2 and 3 of them gave the same bits for MiniLM, but no library promises that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from clustering.documents.document_parts import DocumentParts
+from clustering.documents.document_roles import DocumentRoles
+from clustering.embedding.embedder import Embedder, EmbedderChoice, distill_static, open_embedder
+from clustering.embedding.embedding_parts import part_name, publish_vectors
+from clustering.engines.engine import Device
+from clustering.work.keyed_hash import keyed
+from clustering.work.smallest_keys import SmallestKeys
+from clustering.work.work_store import WorkStore, open_work
+
+STATIC_MODEL = "static-model"
+STATIC_SAMPLE_DOCUMENTS = 2_000
+"""A static model is centered on this many documents of the corpus."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedTask:
+    """Embeds the kept documents of a part."""
+
+    store: WorkStore
+    choice: EmbedderChoice
+    place: str
+    """Where the model runs: cpu, cuda (each worker has a GPU), or one device that all share (cuda:1, mps)."""
+
+    @property
+    def device(self) -> Device:
+        """See `UnitTask`. A static model runs on the CPU: it does nothing but look up."""
+        return "cuda" if self.place == "cuda" and not self.choice.is_static else "cpu"
+
+    def __call__(self, unit: int) -> int:
+        """See `UnitTask`."""
+        documents = DocumentParts(self.store)
+        kept = DocumentRoles(self.store, documents.part_offsets).kept(unit)
+        texts = documents.part(unit)["text"].take(kept).to_pylist()
+        names = documents.ids(unit)
+        vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
+        publish_vectors(self.store, part_name("embed", unit), [names[row] for row in kept], vectors)
+        return len(kept)
+
+
+def prepare_static(store: WorkStore, choice: EmbedderChoice, place: str) -> None:
+    """Distil the static model for the corpus, unless it is there; nothing to do for other models.
+
+    It is centered on a sample of the kept documents that no order of files changes.
+
+    Raises:
+        ModelError: The model that it is distilled from is not here.
+    """
+    marker = f"{STATIC_MODEL}/modules.json"  # published last
+    if not choice.is_static or store.exists(marker):
+        return
+    documents = DocumentParts(store)
+    roles = DocumentRoles(store, documents.part_offsets)
+    sample = SmallestKeys(STATIC_SAMPLE_DOCUMENTS)
+    for part in range(documents.num_parts):
+        kept = roles.kept(part)
+        keys = keyed(documents.digests(part)[kept, 0], seed=0, purpose="static model")
+        sample.add(keys, documents.part_offsets[part] + kept)
+    _stored_embedder.cache_clear()  # an earlier build in the same place had another
+    with store.scratch() as scratch, _one_thread():
+        folder = scratch / STATIC_MODEL
+        texts = documents.texts(np.sort(sample.documents()))
+        distill_static(choice, device=place, texts=texts, folder=folder)
+        names = [
+            path.relative_to(scratch).as_posix() for path in folder.rglob("*") if path.is_file()
+        ]
+        for name in sorted(names, key=lambda name: (name == marker, name)):
+            store.publish_file(name, scratch / name)
+
+
+def stored_embedder(store: WorkStore, choice: EmbedderChoice, place: str) -> Embedder:
+    """The chosen model, loaded once per process; the static one as it is in the store.
+
+    Raises:
+        ModelError: The model, or a package it needs, is not here; says what to install or pass.
+    """
+    return _stored_embedder(store.address, choice, place)
+
+
+@lru_cache(maxsize=1)
+def _stored_embedder(address: str, choice: EmbedderChoice, place: str) -> Embedder:
+    store = open_work(address)
+    with store.scratch() as scratch:
+        folder = scratch / STATIC_MODEL
+        for name in store.names(f"{STATIC_MODEL}/") if choice.is_static else ():
+            path = scratch / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.copy_to(name, path)
+        return open_embedder(choice, device=place, static_folder=folder)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

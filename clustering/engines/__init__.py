@@ -1,0 +1,1 @@
+"""Who runs the units of a stage: this process, a few beside it, or a Ray cluster."""

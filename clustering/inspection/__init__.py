@@ -1,0 +1,1 @@
+"""The domains of a corpus, gathered and shown."""

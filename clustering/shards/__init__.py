@@ -1,0 +1,1 @@
+"""Documents in leaf order to tokens, blocks and shards."""

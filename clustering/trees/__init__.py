@@ -1,0 +1,1 @@
+"""Vectors to a tree of domains, and every document to a leaf."""

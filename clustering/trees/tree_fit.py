@@ -1,0 +1,201 @@
+"""Fitting a cluster tree on a sample, level by level.
+
+The children of a node are found by k-means on its vectors of the sample (a bounded number of them), then all
+its vectors go to the nearest child. A child without any is dropped: every leaf has members in the sample, and
+so in the corpus that the sample was drawn from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.errors import BuildError
+from clustering.trees.descent import NumpyDescent, TorchDescent, as_float32, one_thread
+from clustering.trees.kmeans import Node, choose_kmeans, unit
+from clustering.trees.merge_order import SiblingOrder, order_siblings, split_order
+from clustering.trees.tree import Tree, leaf_bounds_per_level
+
+ROWS_PER_CHILD = 256
+"""k-means of a node sees at most this many of its rows per child."""
+LEAST_ROWS = 4
+"""A node gets no more children than leave each this many rows of the sample on average."""
+LARGEST_LEAF = 5.0
+"""By default, no leaf shall have more than this many times the mean."""
+MARGIN = 0.8
+"""The sample is balanced to this share of the bound, because the corpus differs from it by chance."""
+ASSIGN_ROWS = 2**18
+MEAN_ROWS = 2**16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedSample:
+    """A tree and where its sample is in it."""
+
+    tree: Tree
+    leaf: NDArray[np.int64]
+    """int64 (n,): leaf of each vector of the sample."""
+    largest_share: tuple[float, ...]
+    """Per level: most vectors that a domain has of its parent's, where the parent has several children."""
+
+
+def fit_sample(
+    vectors: NDArray[np.floating[Any]],
+    *,
+    branching: Sequence[int],
+    min_split: int,
+    max_share: float | None,
+    seed: int,
+    device: str = "cpu",
+    advance: Callable[[int], None] = lambda rows: None,
+) -> FittedSample:
+    """Cluster a sample.
+
+    Args:
+        vectors: float16 or float32 (n, dim), unit norm, n >= 1; may be memory-mapped.
+        branching: Children per node, level by level.
+        min_split: A node with fewer vectors is its own only child.
+        max_share: Most that a domain shall have of its parent's vectors. By default no leaf shall have
+            more than five times the mean.
+        seed: Decides starts and samples; equal input and seed give equal trees on the same device.
+        device: `cpu` (scikit-learn), or `cuda` and `cuda:1` (torch).
+        advance: Called with the vectors placed since the last call, once per level each.
+
+    Raises:
+        BuildError: `max_share` cannot hold: so few children would have less than all.
+    """
+    check_share(max_share, branching)
+    kmeans = choose_kmeans(device)
+    node = np.zeros(len(vectors), dtype=np.int64)
+    centroids = unit(_mean(vectors, seed)[None])
+    centroids_per_level: list[NDArray[np.float32]] = []
+    parents_per_level: list[NDArray[np.int64]] = []
+    siblings_per_level: list[list[SiblingOrder]] = []
+    shares: list[float] = []
+    for level, num_children in enumerate(branching, start=1):
+        by_node = np.argsort(node, kind="stable")
+        bounds = np.searchsorted(node[by_node], np.arange(len(centroids) + 1))
+        limit = _limit(len(vectors), branching, level)
+        split: list[int] = []
+        nodes: list[Node] = []
+        for parent in range(len(centroids)):
+            rows = by_node[bounds[parent] : bounds[parent + 1]]
+            children = min(num_children, len(rows) // LEAST_ROWS)
+            if len(rows) < max(min_split, 2) or children < 2:
+                continue
+            start_seed = np.random.SeedSequence([seed, level, parent])
+            most = limit / len(rows) if max_share is None else max_share * MARGIN
+            rows = _thinned(rows, ROWS_PER_CHILD * children, start_seed)
+            split.append(parent)
+            nodes.append(
+                Node(
+                    rows=rows,
+                    children=children,
+                    limit=max(1, math.ceil(min(1.0, most) * len(rows))),
+                    seed=int(start_seed.generate_state(1)[0]),
+                )
+            )
+        found = dict(zip(split, kmeans(vectors, nodes), strict=True))
+        of_parent = [found.get(parent, centroids[[parent]]) for parent in range(len(centroids))]
+        child = _children(vectors, node, of_parent, device, advance)
+        centroids, parents, node, siblings = _in_order(of_parent, child)
+        counts, siblings_counts = np.bincount(node), np.bincount(parents[node])
+        several = np.bincount(parents)[parents] > 1
+        shares.append(float((counts / siblings_counts[parents])[several].max(initial=0.0)))
+        centroids_per_level.append(centroids)
+        parents_per_level.append(parents)
+        siblings_per_level.append(siblings)
+    leaf_bounds = leaf_bounds_per_level(parents_per_level)
+    tree = Tree(
+        centroids=tuple(centroids_per_level),
+        parents=tuple(parents_per_level),
+        split_order=split_order(siblings_per_level, leaf_bounds[1:]),
+    )
+    return FittedSample(tree=tree, leaf=node, largest_share=tuple(shares))
+
+
+def check_share(max_share: float | None, branching: Sequence[int]) -> None:
+    """Refuse a bound that no clustering can keep.
+
+    Raises:
+        BuildError: Children of equal size would be above it.
+    """
+    least = 1.0 / min(branching)
+    if max_share is not None and not least < max_share <= 1:
+        raise BuildError(
+            f"--max-share is {max_share:g}; it bounds what a domain has of its parent's documents, so it "
+            f"must lie above {least:g} (one of {min(branching)} equal children) and be at most 1."
+        )
+
+
+def _limit(num_rows: int, branching: Sequence[int], level: int) -> float:
+    """Rows that a domain of a level may have: a leaf `LARGEST_LEAF` times the mean, the others half of that.
+
+    So the children of the largest domain above the leaves still have room to differ by twice.
+    """
+    excess = LARGEST_LEAF if level == len(branching) else LARGEST_LEAF / 2
+    return MARGIN * excess * num_rows / math.prod(branching[:level])
+
+
+def _thinned(rows: NDArray[np.int64], most: int, seed: np.random.SeedSequence) -> NDArray[np.int64]:
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _children(
+    vectors: NDArray[np.floating[Any]],
+    node: NDArray[np.int64],
+    of_parent: Sequence[NDArray[np.float32]],
+    device: str,
+    advance: Callable[[int], None],
+) -> NDArray[np.int64]:
+    """Number of each vector's nearest child among the children of all nodes: int64 (n,)."""
+    centroids = np.concatenate(of_parent)
+    parents = np.repeat(np.arange(len(of_parent)), [len(of) for of in of_parent])
+    child = np.empty_like(node)
+    step = (
+        TorchDescent([centroids], [parents], device)
+        if device.startswith("cuda")
+        else NumpyDescent([centroids], [parents])
+    )
+    with one_thread():
+        for begin in range(0, len(vectors), ASSIGN_ROWS):
+            block = slice(begin, begin + ASSIGN_ROWS)
+            child[block], _ = step(vectors[block], node[block])
+            advance(len(child[block]))
+    return child
+
+
+def _in_order(
+    of_parent: Sequence[NDArray[np.float32]], child: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], list[SiblingOrder]]:
+    """Children with members, in their dendrograms' order: centroids, parents, child per vector, orders."""
+    sizes = [len(of) for of in of_parent]
+    has_members = np.bincount(child, minlength=sum(sizes)) > 0
+    number = np.full(sum(sizes), -1, dtype=np.int64)
+    kept: list[NDArray[np.float32]] = []
+    siblings: list[SiblingOrder] = []
+    begin = count = 0
+    for of in of_parent:
+        members = np.flatnonzero(has_members[begin : begin + len(of)])
+        order = order_siblings(of[members])
+        number[begin + members[order.order]] = count + np.arange(len(members))
+        kept.append(of[members[order.order]])
+        siblings.append(order)
+        begin, count = begin + len(of), count + len(members)
+    parents = np.repeat(np.arange(len(kept)), [len(of) for of in kept]).astype(np.int64)
+    return np.concatenate(kept), parents, number[child], siblings
+
+
+def _mean(vectors: NDArray[np.floating[Any]], seed: int) -> NDArray[np.float32]:
+    """Mean of all vectors, or of enough of them: float32 (dim,)."""
+    assert len(vectors), "a tree needs at least one vector"
+    rows = _thinned(np.arange(len(vectors)), MEAN_ROWS, np.random.SeedSequence([seed]))
+    mean: NDArray[np.float32] = as_float32(vectors[rows]).mean(axis=0)
+    return mean

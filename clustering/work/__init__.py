@@ -1,0 +1,1 @@
+"""What the stages of a build share: units, the work store, sorting on disk, keys."""

@@ -1,0 +1,1 @@
+"""A corpus, opened: its manifest, its versions, its tree at any granularity."""

@@ -1,0 +1,103 @@
+"""A folder on this machine or a prefix of an object store, through the same few verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import CorpusError
+from pipeline.stores.address import inside, is_address
+from pipeline.stores.object_store import ObjectStore
+from pipeline.whole_files import write_whole
+
+
+class Place(Protocol):
+    """Files by name: relative, with forward slashes. `ObjectStore` is one, too."""
+
+    url: str
+    """The folder or prefix itself; safe to print."""
+
+    def address(self, name: str) -> str:
+        """Where a file is, for messages."""
+        ...
+
+    def list(self) -> Iterator[tuple[str, int]]:
+        """Name and length in bytes of every file."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A whole small file."""
+        ...
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes `start` up to but not including `end`: exactly that many, or an error."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        ...
+
+
+class LocalPlace:
+    """A folder on a local or mounted disk."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise CorpusError(
+                f"{str(folder)!r} is no folder. Give the folder, or the s3://, gs:// or az:// prefix, that "
+                "holds the shards."
+            )
+        self.folder = folder
+        self.url = str(folder)
+
+    def address(self, name: str) -> str:
+        """See `Place`."""
+        return str(self._path(name))
+
+    def list(self) -> Iterator[tuple[str, int]]:
+        """See `Place`."""
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                yield path.relative_to(self.folder).as_posix(), path.stat().st_size
+
+    def read(self, name: str) -> bytes:
+        """See `Place`; `CorpusError` when the file is missing."""
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            raise CorpusError(f"{self.address(name)} is missing.") from None
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """See `Place`; `CorpusError` when the file is shorter."""
+        with self._path(name).open("rb") as file:
+            file.seek(start)
+            content = file.read(end - start)
+        if len(content) != end - start:
+            raise CorpusError(
+                f"{self.address(name)} ends at byte {start + len(content):,}, before byte {end:,}: it "
+                "changes while it is read, or its disk fails."
+            )
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Place`."""
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+
+    def delete(self, name: str) -> None:
+        """See `Place`."""
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / inside(name)
+
+
+def open_place(where: str) -> Place:
+    """The folder or prefix `where`; `CorpusError` when it cannot be one."""
+    return ObjectStore(where) if is_address(where) else LocalPlace(Path(where))

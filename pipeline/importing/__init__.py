@@ -1,0 +1,1 @@
+"""Other people's shards become a corpus where they lie."""

@@ -1,0 +1,231 @@
+"""`braidstream import`: shards that someone else wrote become a corpus, and stay where they are.
+
+Every shard is read once, for checksums and for where its samples lie; what was found is kept in a work
+folder, so that an import which was stopped goes on with the next shard. Beside the shards it writes
+
+    manifest.json                    last
+    index/blocks.npy                 checksums of the blocks
+    index/extents.npy                where samples lie, for samples of varying length
+    tree/, cards/                    the domains: ranges of samples, and their names
+    targets/, tokenizer.json         where they were given
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pipeline.corpus.manifest import (
+    MANIFEST_FILE,
+    BlockEntry,
+    Counts,
+    FileEntry,
+    Manifest,
+    RecordSchema,
+    SampleSchema,
+    ShardEntry,
+)
+from pipeline.corpus.places import Place, open_place
+from pipeline.errors import CorpusError
+from pipeline.importing import imported_files as files
+from pipeline.importing.found_domains import FoundDomain, FoundShard, find_domains
+from pipeline.importing.import_config import ImportConfig
+from pipeline.importing.shard_survey import ShardSurvey, survey_shard
+from pipeline.samples.mds_records import record_decoder, token_array
+from pipeline.storage.blocks import whole_samples
+from pipeline.transfer.transfer import Meter
+
+
+def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
+    """Make a corpus of the shards under `config.prefix`, without copying or changing them.
+
+    `meter` is told how many bytes have been read.
+
+    Raises:
+        CorpusError: The shards are none, or cannot be one corpus; or a corpus is there that was not imported.
+        StorageError: The object store cannot be read, or not written to.
+    """
+    place = open_place(config.prefix)
+    domains = find_domains(place)
+    columns = dict(domains[0].columns)
+    if columns:
+        record_decoder(columns, allow_pickle=config.allow_pickle)
+    schema = _token_schema(columns)
+    if schema is None and (config.separator_id is not None or config.targets):
+        raise CorpusError(
+            f"the columns are {columns or 'those of tars'}: facts about tokens and target sets belong to "
+            "token corpora, MDS shards with one column ndarray:uint16:LENGTH or ndarray:uint32:LENGTH. Leave "
+            "the options out."
+        )
+    _check_not_ours(place)
+    block_bytes = whole_samples(config.block_bytes, schema) if schema else config.block_bytes
+    surveys = _survey_all(place, domains, schema, block_bytes, config, meter)
+    place.delete(MANIFEST_FILE)
+    manifest = _assemble(place, config, domains, surveys, schema, block_bytes)
+    manifest.write(config.work)
+    place.write(MANIFEST_FILE, (config.work / MANIFEST_FILE).read_bytes())
+    shutil.rmtree(config.work)
+    return manifest
+
+
+def _token_schema(columns: dict[str, str]) -> SampleSchema | None:
+    """The schema of a token corpus: one column, arrays of one length of uint16 or uint32."""
+    if len(columns) != 1:
+        return None
+    ((name, encoding),) = columns.items()
+    tokens = token_array(encoding)
+    if tokens is None:
+        return None
+    dtype, length = tokens
+    stride = length * np.dtype(dtype).itemsize
+    return SampleSchema(tokens_per_sample=length, dtype=dtype, stride_bytes=stride, column=name)
+
+
+def _check_not_ours(place: Place) -> None:
+    """Refuse to replace the manifest of a corpus that was built; that of an earlier import may go."""
+    if MANIFEST_FILE not in {name for name, _ in place.list()}:
+        return
+    try:
+        imported = json.loads(place.read(MANIFEST_FILE))["build"]["imported"]
+    except (ValueError, KeyError, TypeError):
+        imported = False
+    if imported is not True:
+        raise CorpusError(
+            f"{place.address(MANIFEST_FILE)} is there already and was not written by an import: if it is a "
+            "corpus, open it as it is. To import the shards anew, delete that file first."
+        )
+
+
+def _survey_all(
+    place: Place,
+    domains: Sequence[FoundDomain],
+    schema: SampleSchema | None,
+    block_bytes: int,
+    config: ImportConfig,
+    meter: Meter | None,
+) -> dict[str, ShardSurvey]:
+    """Survey every shard that an earlier run has not: by file name."""
+    config.work.mkdir(parents=True, exist_ok=True)
+    kept = {
+        shard.file: config.work / _work_name(shard, schema, block_bytes)
+        for shard in _shards(domains)
+    }
+    todo = [shard for shard in _shards(domains) if not kept[shard.file].is_file()]
+    if meter is not None:
+        total_bytes = sum(shard.bytes for shard in _shards(domains))
+        todo_bytes = sum(shard.bytes for shard in todo)
+        meter.begin(total_bytes=total_bytes, kept_bytes=total_bytes - todo_bytes)
+
+    def survey(shard: FoundShard) -> None:
+        found = survey_shard(place, shard, schema=schema, block_bytes=block_bytes)
+        found.save(kept[shard.file])
+        if meter is not None:
+            meter.advance(shard.bytes)
+
+    with ThreadPoolExecutor(config.connections) as pool:
+        try:
+            for future in as_completed([pool.submit(survey, shard) for shard in todo]):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {file: ShardSurvey.load(path) for file, path in kept.items()}
+
+
+def _shards(domains: Sequence[FoundDomain]) -> Iterator[FoundShard]:
+    return (shard for domain in domains for shard in domain.shards)
+
+
+def _work_name(shard: FoundShard, schema: SampleSchema | None, block_bytes: int) -> str:
+    facts = [asdict(shard), None if schema is None else asdict(schema), block_bytes]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() + ".npz"
+
+
+def _assemble(
+    place: Place,
+    config: ImportConfig,
+    domains: Sequence[FoundDomain],
+    surveys: dict[str, ShardSurvey],
+    schema: SampleSchema | None,
+    block_bytes: int,
+) -> Manifest:
+    """Write the small files and describe all of it."""
+    found = [surveys[shard.file] for shard in _shards(domains)]
+    sizes = np.array(
+        [sum(len(surveys[shard.file].extents) for shard in domain.shards) for domain in domains]
+    )
+    for domain, size in zip(domains, sizes, strict=True):
+        if size == 0:
+            raise CorpusError(
+                f"the domain {domain.name!r} is empty: its shards hold no samples. Remove them, or name "
+                "their members KEY.EXTENSION."
+            )
+    names = [domain.name for domain in domains]
+    tokenizer = files.write_tokenizer(place, config)
+    highest = max(survey.highest_token for survey in found)
+    if tokenizer is not None and highest >= tokenizer.vocab_size:
+        raise CorpusError(
+            f"the shards hold the token {highest:,}; a vocabulary of {tokenizer.vocab_size:,} ends at "
+            f"{tokenizer.vocab_size - 1:,}. Give the tokenizer, or the vocabulary's size, that made them."
+        )
+    records = None
+    if schema is None:
+        extents = np.concatenate([survey.extents for survey in found])
+        entry = files.write_array(place, "index/extents.npy", extents)
+        records = RecordSchema(columns=dict(domains[0].columns), extents=entry)
+    checksums = np.concatenate([survey.checksums for survey in found])
+    samples = int(sizes.sum())
+    indexes = [domain.index for domain in domains if domain.index is not None]
+    return Manifest(
+        counts=Counts(
+            documents=samples,
+            tokens=samples * schema.tokens_per_sample if schema else 0,
+            padding_tokens=0,
+            empty_documents=0,
+            duplicate_documents=0,
+            heldout_documents=0,
+        ),
+        sample=schema,
+        records=records,
+        tokenizer=tokenizer,
+        tree=files.write_tree(place, names, sizes),
+        shards=tuple(
+            ShardEntry(
+                file=shard.file,
+                bytes=shard.bytes,
+                sha256=survey.sha256,
+                samples=len(survey.extents),
+                data_offset=survey.data_offset,
+                data_bytes=survey.data_bytes,
+            )
+            for shard, survey in zip(_shards(domains), found, strict=True)
+        ),
+        blocks=BlockEntry(
+            **_fields(files.write_array(place, "index/blocks.npy", checksums)),
+            block_bytes=block_bytes,
+        ),
+        heldout=None,
+        targets=tuple(
+            files.write_target(place, target, schema, sizes)
+            for target in config.targets
+            if schema is not None
+        ),
+        embedder="none",
+        build={"imported": True},
+        extras=(
+            *files.write_cards(place, names, sizes),
+            *(files.describe(name, place.read(name)) for name in indexes),
+        ),
+        shard_format=domains[0].shard_format,
+    )
+
+
+def _fields(entry: FileEntry) -> dict[str, Any]:
+    return {"file": entry.file, "bytes": entry.bytes, "sha256": entry.sha256}

@@ -1,0 +1,1 @@
+"""Positions to samples, whatever the shards hold."""

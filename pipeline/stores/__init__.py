@@ -1,0 +1,1 @@
+"""One prefix of an object store: requests, what refusals mean, trying again."""

@@ -1,0 +1,1 @@
+"""A mixture that can change, to the same samples every time."""

@@ -1,0 +1,1 @@
+"""Copying a corpus to a store and back."""

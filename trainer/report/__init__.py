@@ -1,0 +1,1 @@
+"""The one HTML file of a comparison."""

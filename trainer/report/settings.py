@@ -1,0 +1,76 @@
+"""What the runs of a report have in common, what differs between them, and what to beware of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.mixers import VARIED
+from trainer.results.results import Run
+
+_VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus", "health"})
+"""What the grid varies, a path, and thresholds of warnings; what else differs is pointed out."""
+_MIXERS_OWN = frozenset({*VARIED, "epsilon", "basis", "weights_file"})
+"""Settings that follow from the mixer; listed per mixer."""
+
+
+def common_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Settings that all runs share, by name, without those that the grid or the mixer sets."""
+    if not runs:
+        return []
+    hidden = _VARIED | _MIXERS_OWN
+    return [
+        (name.replace("_", " "), _text(value))
+        for name, value in runs[0].config.items()
+        if name not in hidden and all(run.config.get(name) == value for run in runs)
+    ]
+
+
+def differing_settings(runs: Sequence[Run]) -> list[str]:
+    """Names of settings that differ between runs although the grid does not vary them."""
+    names = dict.fromkeys(name for run in runs for name in run.config)
+    return [
+        name
+        for name in names
+        if name not in _VARIED | _MIXERS_OWN
+        and len({json.dumps(run.config.get(name), sort_keys=True) for run in runs}) > 1
+    ]
+
+
+def mixer_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Per mixer, the settings of its own, as its runs recorded them."""
+    by_mixer: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        own = {name: run.config.get(name) for name in sorted(_MIXERS_OWN)}
+        by_mixer.setdefault(run.mixer, {n: v for n, v in own.items() if v not in (None, [])})
+    return [
+        (
+            mixer,
+            ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in own.items()),
+        )
+        for mixer, own in by_mixer.items()
+    ]
+
+
+def make_notes(runs: Sequence[Run]) -> list[str]:
+    """What a reader should know before believing the table."""
+    notes = []
+    if unfinished := [run.name for run in runs if not run.finished]:
+        notes.append(f"Unfinished, drawn but not counted in the table: {', '.join(unfinished)}.")
+    if names := differing_settings(runs):
+        notes.append(f"The runs differ in more than the grid varies: {', '.join(names)}.")
+    if damaged := sum(run.unreadable_lines for run in runs):
+        notes.append(f"{damaged} lines of metrics are unreadable and were left out.")
+    return notes
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

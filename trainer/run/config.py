@@ -1,0 +1,177 @@
+"""What a training run is told to do; `trainer.run.resolve` turns it into what the run does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline import BraidstreamError
+from trainer.health_thresholds import HealthThresholds
+
+
+class ConfigError(BraidstreamError, ValueError):
+    """A setting that is out of range or does not fit the others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Settings of one training run. A setting of None is chosen from the others."""
+
+    target: str | None = None
+    """Target set that steers the mixture; natural and uniform need none."""
+    evaluate: tuple[str, ...] = ()
+    """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
+    mixer: str = "importance-fading"
+    """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced,
+    importance-fading, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A
+    name can carry changes, such as dga-paced+step_size=2+start=importance."""
+    k: int | None = None
+    """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
+    preset: Literal["1m", "14m", "110m", "350m"] = "14m"
+    """Size of the model."""
+    steps: int = 1200
+    """Length of the run in batches."""
+    batch_size: int = 64
+    """Samples per batch, over all ranks together."""
+    seed: int = 0
+    """Seed of the model's first weights and of every draw."""
+
+    learning_rate: float = 1e-3
+    """Learning rate after warm-up; a cosine takes it down to a tenth."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up; default: 100, and at most a tenth of the run."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay, on matrices."""
+    clip_norm: float = 1.0
+    """Gradients longer than this are cut to it."""
+
+    step_size: float | None = None
+    """DGA's η; default: the mixer's."""
+    update_every: int | None = None
+    """DGA's T_r, in steps; default: the mixer's."""
+    ema: float | None = None
+    """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
+    score_scale: Literal["raw", "std"] | None = None
+    """DGA's scores as they are, or in units of their standard deviation over domains (η goes with it);
+    default: the mixer's."""
+    start: Literal["natural", "importance", "uniform"] | None = None
+    """Where DGA's weights begin; default: the mixer's."""
+    start_share: float | None = None
+    """Share of natural proportions in a start from importance; default: the mixer's."""
+    bregman: float | None = None
+    """DoGE's μ: the smaller, the faster its weights move; default: the mixer's."""
+    toward: Literal["target", "all"] | None = None
+    """Whose gradient DoGE aligns with: the target's, or the mean over domains; default: the mixer's."""
+    basis: tuple[str, ...] = ()
+    """Target sets, or natural, whose histograms dga-distributions weighs; default: all, and natural."""
+    weights_file: str | None = None
+    """Weights that the mixer schedule replays: lines of step and weights, or a run's metrics.jsonl."""
+    importance_share: float | None = None
+    """Share of every batch that the target's importance-sampling histogram decides; default: the
+    mixer's."""
+    natural_share: float | None = None
+    """Share of every batch reserved for natural proportions; default: the mixer's."""
+    natural_share_end: float | None = None
+    """The same at the end of the run, reached in a straight line; default: the mixer's, which may be no
+    change."""
+    max_passes: float | None = None
+    """Bound on the passes over any domain; default: the mixer's, which may be none."""
+    surplus: Literal["mixture", "natural", "importance"] | None = None
+    """Who gets what a domain at its bound leaves; default: the mixer's."""
+    repeat_decay: float | None = None
+    """Power to which what is left of a domain's budget multiplies its weight; default: the mixer's."""
+
+    estimator: Literal["difference", "exact", "probe"] = "difference"
+    """How alignment is measured: two forward passes, one backward pass per domain, or in the backward pass
+    of training batches."""
+    shrinkage: Literal["none", "tree"] | None = None
+    """Whether domains with little evidence take their neighbors' scores; default: tree for the probe."""
+    half_life: float = 100.0
+    """Steps after which an observation of the probe, or under shrinkage, counts half."""
+    probe_every: int = 10
+    """Steps between training batches that the probe scores."""
+    measured_domains: int | None = None
+    """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
+    measured_tokens: int | None = None
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
+    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
+    gradients: Literal["raw", "clip", "cosine"] = "clip"
+    """Gradients as they are, the target's clipped to norm 1, or both normalised."""
+    epsilon: float | None = None
+    """Length of the difference estimator's step, as a share of the parameters' norm."""
+    sequences_per_domain: int = 4
+    """Samples that stand for a domain when alignment is measured."""
+    sequences_per_distribution: int = 32
+    """Samples that stand for a histogram of dga-distributions."""
+    target_batch: int = 64
+    """Target sequences in one target gradient; a smaller set is used whole."""
+
+    log_every: int = 20
+    """Steps between records of the training loss."""
+    eval_every: int = 100
+    """Steps between evaluations; there is one at the end in any case."""
+    eval_sequences: int = 256
+    """Sequences of each set that an evaluation reads at most."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; there is one at the end and after Ctrl-C in any case."""
+
+    health: HealthThresholds = HealthThresholds()  # noqa: RUF009 - frozen
+    """From where on a warning is written (`trainer.health`); warnings change nothing in a run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of forward passes; auto is bfloat16 on GPUs that have it. Weights stay float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto is on for GPUs."""
+    data_parallel: Literal["replicate", "shard"] = "replicate"
+    """What each of several GPUs holds: the whole model (DistributedDataParallel), or a share of its weights
+    and of the optimizer's moments (FSDP2), for models that do not fit otherwise."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "target_batch"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("sequences_per_domain", "sequences_per_distribution"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("probe_every", self.probe_every >= 1, "at least 1")
+        fewest = {"measured_domains": 1, "measured_tokens": 2}
+        for name, least in fewest.items():
+            value = getattr(self, name)
+            self._require(name, value is None or value >= least, f"at least {least}")
+        self._require("half_life", self.half_life > 0, "positive")
+        self._require("learning_rate", self.learning_rate > 0, "positive")
+        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self._require("clip_norm", self.clip_norm > 0, "positive")
+        self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
+        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
+        if self.estimator != "exact" and self.gradients == "cosine":
+            raise ConfigError(
+                "gradients='cosine' divides by the norm of every domain's gradient, which estimator="
+                f"{self.estimator!r} never computes. Take estimator='exact', or gradients='clip'."
+            )
+        if self.estimator == "exact" and self.shrinkage == "tree":
+            raise ConfigError(
+                "shrinkage='tree' takes scores of single samples, which estimator='exact' does not have. "
+                "Take estimator='difference' or 'probe'."
+            )
+        if self.data_parallel == "shard" and self.estimator != "difference":
+            raise ConfigError(
+                "data_parallel='shard' leaves no rank a whole layer, which estimator="
+                f"{self.estimator!r} looks at. Take estimator='difference', or "
+                "data_parallel='replicate' where the model fits."
+            )
+        if self.measured_domains and self.estimator != "probe" and self.shrinkage != "tree":
+            raise ConfigError(
+                f"measured_domains={self.measured_domains} leaves domains without a score; give them "
+                "their neighbors' with shrinkage='tree'."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, field by field."""
+        return {**asdict(self), "evaluate": list(self.evaluate), "basis": list(self.basis)}
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name}={getattr(self, name)!r} must be {rule}.")

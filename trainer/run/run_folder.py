@@ -1,0 +1,103 @@
+"""The folder of a run: what it was told, what it measured, where it can continue.
+
+RUN/config.json  metrics.jsonl  checkpoints/step-NNNNNN/  result.json (written last)
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import BraidstreamError, Corpus
+from pipeline.corpus.versions import advice
+from trainer.run.atomic import write_json
+from trainer.run.config import TrainConfig
+
+RESULT_VERSION = 1
+_MAY_DIFFER = frozenset({"device", "compile", "log_every", "checkpoint_every", "health"})
+"""Settings that change how a run proceeds and not what it computes."""
+
+
+class RunFolderError(BraidstreamError):
+    """A run folder that belongs to another run."""
+
+
+class RunFolder:
+    """Paths and the two small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.result_file = path / "result.json"
+        self.checkpoints = path / "checkpoints"
+
+    def check(self, config: TrainConfig, corpus: Corpus) -> None:
+        """Raise `RunFolderError` when the folder holds a run of other settings or another corpus."""
+        if not self.config_file.exists():
+            if self.metrics_file.exists() or self.checkpoints.exists():
+                raise RunFolderError(
+                    f"{self.path} holds a run without config.json; move the folder away, or choose "
+                    "another --out."
+                )
+            return
+        found = json.loads(self.config_file.read_text(encoding="utf-8"))
+        wanted = _identity(config, corpus)
+        differences = [
+            f"{name} (there {found.get(name)!r}, now {value!r})"
+            for name, value in wanted.items()
+            if name not in _MAY_DIFFER and found.get(name) != value
+        ]
+        if differences:
+            raise RunFolderError(
+                f"{self.path} holds a run with other settings: {', '.join(differences)}. Give the "
+                "settings of that run to continue it, or choose another --out."
+                + advice(corpus.manifest, found.get("corpus_fingerprint"))
+            )
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says, or None while the run is unfinished."""
+        if not self.result_file.exists():
+            return None
+        return json.loads(self.result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+    def begin(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+        """Create the folder and write config.json."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.config_file,
+            {
+                **_identity(config, corpus),
+                "corpus": corpus.address,
+                "braidstream_version": braidstream_version(),
+                "torch_version": torch.__version__,
+                "device_name": device_name(device),
+            },
+        )
+
+    def finish(self, config: TrainConfig, outcome: dict[str, Any]) -> dict[str, Any]:
+        """Write result.json, which says that the run is over; returns its content."""
+        result = {"format_version": RESULT_VERSION, "config": config.to_json(), **outcome}
+        write_json(self.result_file, result)
+        return result
+
+
+def _identity(config: TrainConfig, corpus: Corpus) -> dict[str, Any]:
+    return {**config.to_json(), "corpus_fingerprint": corpus.fingerprint}
+
+
+def braidstream_version() -> str:
+    """The installed version; a source tree that was never installed says so."""
+    try:
+        return version("braidstream")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
