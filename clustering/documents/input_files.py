@@ -32,10 +32,6 @@ class InputFile(Protocol):
         """Absolute path, links followed, or address: the same for a file however it was named."""
 
     @property
-    def suffix(self) -> str:
-        """Its kind: the last suffix that is no compression, lower case."""
-
-    @property
     def size(self) -> int:
         """Bytes; 0 of a file that cannot even be looked at, which reading it will report."""
 
@@ -62,11 +58,6 @@ class LocalFile:
     def place(self) -> str:
         """See `InputFile`."""
         return os.path.realpath(self.path)
-
-    @property
-    def suffix(self) -> str:
-        """See `InputFile`."""
-        return _suffix(self.name)
 
     @property
     def size(self) -> int:
@@ -110,11 +101,6 @@ class RemoteFile:
         return self.store.address(self.name)
 
     @property
-    def suffix(self) -> str:
-        """See `InputFile`."""
-        return _suffix(self.name)
-
-    @property
     def identity(self) -> Sequence[Any]:
         """Name and bytes, which is what a listing says."""
         return [self.name, self.size]
@@ -141,7 +127,8 @@ def _store(address: str) -> ObjectStore:
     return ObjectStore(address)
 
 
-def _suffix(name: str) -> str:
+def kind_of(name: str) -> str:
+    """What a file of this name holds: the last suffix that is no compression, lower case."""
     suffixes = [s.lower() for s in PurePosixPath(name).suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()

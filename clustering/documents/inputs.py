@@ -7,9 +7,10 @@ make the same corpus wherever they lie.
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
 from pathlib import Path
 
-from clustering.documents.input_files import InputFile, LocalFile, RemoteFile
+from clustering.documents.input_files import InputFile, LocalFile, RemoteFile, kind_of
 from clustering.documents.name_pattern import matches
 from clustering.errors import InputError
 from pipeline.stores.address import is_address, normalized
@@ -28,7 +29,7 @@ def find_inputs(corpus: str) -> list[InputFile]:
         StorageError: The object store cannot be listed: no such bucket, no credentials, no right to.
     """
     files = _remote_files(corpus) if is_address(corpus) else _local_files(corpus)
-    known = sorted((f for f in files if f.suffix in SUFFIXES), key=lambda f: f.name)
+    known = sorted((f for f in files if kind_of(f.name) in SUFFIXES), key=lambda f: f.name)
     if known:
         return known
     found_text = f"only {files[0].name!r} and the like" if files else "nothing"
@@ -39,23 +40,24 @@ def find_inputs(corpus: str) -> list[InputFile]:
     )
 
 
-def _local_files(corpus: str) -> list[InputFile]:
+def _local_files(corpus: str) -> Sequence[InputFile]:
     path = Path(corpus).expanduser()
     if path.is_file():
         return [LocalFile(path=path, name=path.name)]
     if path.is_dir():
-        return [
-            LocalFile(path=found, name=found.relative_to(path).as_posix())
-            for found in path.rglob("*")
-            if not found.is_dir() and not _is_hidden(found.relative_to(path).as_posix())
-        ]
+        return [file for file in _matching(path, "**/*") if not _is_hidden(file.name)]
     base = Path(*_fixed_parts(path.parts))
     pattern = path.relative_to(base).as_posix()
-    found = [p for p in base.glob(pattern) if not p.is_dir()] if pattern != "." else []
-    return [LocalFile(path=p, name=p.relative_to(base).as_posix()) for p in found]
+    return _matching(base, pattern) if pattern != "." else []
 
 
-def _remote_files(corpus: str) -> list[InputFile]:
+def _matching(folder: Path, pattern: str) -> list[LocalFile]:
+    """What is no folder, below one."""
+    found = (path for path in folder.glob(pattern) if not path.is_dir())
+    return [LocalFile(path=path, name=path.relative_to(folder).as_posix()) for path in found]
+
+
+def _remote_files(corpus: str) -> Sequence[InputFile]:
     """The objects that an address means: one, all below a prefix, or those below it that fit a pattern."""
     address = normalized(corpus)
     scheme, _, place = address.partition("://")
@@ -64,7 +66,7 @@ def _remote_files(corpus: str) -> list[InputFile]:
         fixed = "/".join(_fixed_parts(place.split("/")))
         pattern = place.removeprefix(fixed + "/")
         return [f for f in _objects(f"{scheme}://{fixed}") if matches(f.name, pattern)]
-    if folder and any(last.lower().removesuffix(c).endswith(SUFFIXES) for c in ("", ".gz", ".zst")):
+    if folder and kind_of(last) in SUFFIXES:
         store = ObjectStore(f"{scheme}://{'/'.join(folder)}")
         facts = store.find(last)
         if facts is not None:
@@ -72,7 +74,7 @@ def _remote_files(corpus: str) -> list[InputFile]:
     return [f for f in _objects(address) if not _is_hidden(f.name)]
 
 
-def _objects(address: str) -> list[InputFile]:
+def _objects(address: str) -> list[RemoteFile]:
     store = ObjectStore(address)
     return [RemoteFile(store=store, name=name, size=size) for name, size in store.list()]
 
@@ -81,7 +83,7 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
-def _fixed_parts(parts: tuple[str, ...] | list[str]) -> list[str]:
+def _fixed_parts(parts: Sequence[str]) -> list[str]:
     """The folders of a glob before its first wildcard."""
     fixed: list[str] = []
     for part in parts[:-1]:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any, Self, cast
 
-from clustering.documents.input_files import READ_BYTES, InputFile
+from clustering.documents.input_files import READ_BYTES, InputFile, kind_of
 from clustering.documents.inputs import PLAIN_SUFFIXES
 from clustering.documents.records import BadInput, Columns, Document
 from clustering.errors import InputError
@@ -44,11 +44,12 @@ def read_documents(
     """
     columns = Columns(file.name, text_column, id_column)
     reader: Callable[[InputFile, Columns, BadInput], Iterator[Document]]
-    if file.suffix == ".parquet":
+    kind = kind_of(file.name)
+    if kind == ".parquet":
         reader = _read_parquet
-    elif file.suffix == ".tar":
+    elif kind == ".tar":
         reader = _read_tar
-    elif file.suffix in PLAIN_SUFFIXES:
+    elif kind in PLAIN_SUFFIXES:
         reader = _read_plain
     else:
         reader = _read_lines

@@ -30,6 +30,7 @@ from pipeline.errors import StorageError
 from pipeline.stores.object_store import ObjectStore
 from tests.clustering.conftest import documents_of, write_lines
 from tests.clustering.test_readers import tar_of
+from tests.pipeline.remote_corpus import upload
 from tests.servers import fake_gcs
 from tests.servers.fault_proxy import Fault, FaultProxy
 from tests.servers.fixtures import (  # noqa: F401
@@ -62,14 +63,6 @@ def folder(tmp_path: Path) -> Path:
     table = pa.table({"text": [f"row {n}" for n in range(5_000)]})
     pq.write_table(table, root / "z.parquet", row_group_size=1_000)
     return root
-
-
-def upload(folder: Path, address: str) -> str:
-    store = ObjectStore(address)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            store.write(path.relative_to(folder).as_posix(), path)
-    return address
 
 
 def everything(corpus: str) -> list[tuple[str, int, str]]:

@@ -32,12 +32,13 @@ def write_small_corpus(folder: Path) -> Path:
     )
 
 
-def upload(folder: Path, address: str) -> None:
-    """Copy a corpus, manifest last."""
+def upload(folder: Path, address: str) -> str:
+    """Copy a folder, the manifest of a corpus last; returns the address."""
     store = ObjectStore(address)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == MANIFEST_FILE):
         store.write(path.relative_to(folder).as_posix(), path)
+    return address
 
 
 def start_stream(corpus: Corpus) -> MixtureStream:
