@@ -93,9 +93,17 @@ class Bench:
         }
 
     def start(
-        self, out: Path, trial: Trial, config: dict[str, Any], gpus: int
+        self,
+        out: Path,
+        trial: Trial,
+        config: dict[str, Any],
+        gpus: int,
+        profiled: tuple[int, int] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Begin or continue the run in `out`; torchrun may restart it once."""
+        """Begin or continue the run in `out`; torchrun may restart it once.
+
+        `profiled`: the first step, and how many, of which the first rank says what its GPU did.
+        """
         out.mkdir(exist_ok=True)
         told = {
             "corpus": self.addresses[trial.source],
@@ -103,6 +111,7 @@ class Bench:
             "device": self.device,
             "out": str(out),
             "config": config,
+            "profiled": profiled,
         }
         launcher = ["-m", "torch.distributed.run", "--standalone", "--max-restarts=1"]
         processes = [f"--nproc-per-node={gpus}", "-m", "benchmarks.several_gpus_rank"]
@@ -112,7 +121,9 @@ class Bench:
         """Speed, overhead and waiting of one run, and the steps at which its ranks' mixtures differed."""
         out = self.folder / trial.name
         started = time.perf_counter()
-        finish(self.start(out, trial, self.config(trial), trial.gpus))
+        last = (trial.steps - self.window + 2, self.window - 2)  # of the window that does not count
+        profiled = last if self.window > 2 else None
+        finish(self.start(out, trial, self.config(trial), trial.gpus, profiled))
         seconds = time.perf_counter() - started
         records, _ = read_metrics(out / "metrics.jsonl")
         logged = [each for each in records if each["event"] == "train"][WARM_UP:-1]
@@ -128,6 +139,7 @@ class Bench:
             **asdict(trial),
             "name": trial.name,
             "tokens_per_second": tokens / median(plain),
+            "tokens_per_step": tokens // self.window,
             "window_seconds": [min(plain), median(plain), max(plain)],
             "extra_seconds": extra,
             "overhead": median(extra) / (INTERVAL * median(plain) / self.window),
@@ -135,6 +147,7 @@ class Bench:
             "steps": len(notes),
             "mixtures": len({digest for digests, _ in notes.values() for digest in digests}),
             "steps_that_differ": sum(len(digests) > 1 for digests, _ in notes.values()),
+            "kernels_ms": top_kernels(out / "kernels.json"),
             "seconds": seconds,
         }
 
@@ -145,8 +158,7 @@ class Bench:
             trial,
             mixer="schedule",
             weights_file=str(first / "metrics.jsonl"),
-            checkpoint_every=self.window,
-            eval_every=self.window,
+            checkpoint_every=5 * self.window,
         )
         del config["update_every"]
         last = trial.gpus - 1
@@ -173,6 +185,16 @@ class Bench:
             "steps": len(drawn),
             "steps_that_differ": sum(drawn.get(step) != expected[step] for step in expected),
         }
+
+
+def top_kernels(path: Path) -> dict[str, float]:
+    """Milliseconds a step of all kernels, of those that exchange data, and of the five longest."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text("utf-8"))
+    exchange = sum(ms for name, ms in found.items() if name.startswith("nccl"))
+    longest = sorted(found.items(), key=lambda pair: -pair[1])[:5]
+    return {"all": sum(found.values()), "nccl": exchange, **dict(longest)}
 
 
 def finish(run: subprocess.Popen[bytes]) -> None:
@@ -241,12 +263,22 @@ def report(found: list[dict[str, Any]]) -> str:
                 f"{speed / (one * each['gpus']):.1%}" if one else "",
                 f"{each['overhead']:.1%}",
                 f"{each['data_wait']:.2%}",
+                step_and_kernels(each),
                 f"{each['mixtures']} over {each['steps']}, {each['steps_that_differ']} differ",
             ]
         )
     header = ["model", "GPUs", "data parallel", "source", "tokens/s", "efficiency"]
-    header += [f"DGA every {INTERVAL}", "data wait", "mixtures over steps"]
+    header += [f"DGA every {INTERVAL}", "data wait", "ms a step (kernels, of them NCCL)"]
+    header += ["mixtures over steps"]
     return table(header, rows) + "\n" + "\n".join(lines)
+
+
+def step_and_kernels(line: dict[str, Any]) -> str:
+    """Milliseconds a step, and for how many of them the first GPU computed and exchanged."""
+    tokens = line["tokens_per_step"]
+    spent = f"{1e3 * tokens / line['tokens_per_second']:.1f}"
+    of_kernels = line["kernels_ms"]
+    return f"{spent} ({of_kernels['all']:.1f}, {of_kernels['nccl']:.1f})" if of_kernels else spent
 
 
 def main() -> None:

@@ -9,8 +9,13 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.profiler import DeviceType, profile, schedule
 
 from pipeline import MixtureStream, open_corpus
 from pipeline.samples.batch import Batch
@@ -25,11 +30,12 @@ from trainer.run.run_folder import RunFolder
 class NotedStream:
     """A stream that writes down every batch before it hands it on."""
 
-    def __init__(self, stream: MixtureStream, notes: Path) -> None:
-        self._stream = stream
+    def __init__(self, stream: MixtureStream, notes: Path, before_step: Callable[[], None]) -> None:
+        self._stream, self._before_step = stream, before_step
         self._notes = notes.open("a", buffering=1, encoding="utf-8")
 
     def __next__(self) -> Batch:
+        self._before_step()
         batch = next(self._stream)
         digest = hashlib.sha256(self._stream.mixture.probabilities.tobytes()).hexdigest()[:16]
         self._notes.write(json.dumps([batch.step, digest, batch.positions.tolist()]) + "\n")
@@ -37,6 +43,22 @@ class NotedStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def kernels(first: int, steps: int, path: Path) -> profile:
+    """Writes which kernels ran, for how many milliseconds a step, in `steps` steps from `first` on."""
+
+    def write(found: profile) -> None:
+        of_kernels = {
+            each.key: each.self_device_time_total / 1e3 / steps
+            for each in found.key_averages()
+            if each.device_type == DeviceType.CUDA
+        }
+        path.write_text(json.dumps(of_kernels), encoding="utf-8")
+
+    return profile(
+        schedule=schedule(wait=first - 1, warmup=1, active=steps, repeat=1), on_trace_ready=write
+    )
 
 
 def main() -> None:
@@ -51,8 +73,20 @@ def main() -> None:
     with joined_ranks(device) as ranks, Interrupt() as interrupt:
         run = Run(corpus, config, folder, ranks=ranks, device=device, quiet=True)
         (out / f"rank{ranks.rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
-        run.stream = NotedStream(run.stream, out / f"rank{ranks.rank}.jsonl")  # type: ignore[assignment]
-        run.to_the_end(interrupt)
+        profiling: AbstractContextManager[Any] = nullcontext()
+        before_step: Callable[[], None] = nothing
+        if told["profiled"] and ranks.is_first and torch.cuda.is_available():
+            profiling = profiler = kernels(*told["profiled"], out / "kernels.json")
+            before_step = profiler.step
+        run.stream = NotedStream(  # type: ignore[assignment]
+            run.stream, out / f"rank{ranks.rank}.jsonl", before_step
+        )
+        with profiling:
+            run.to_the_end(interrupt)
+
+
+def nothing() -> None:
+    """Where nothing is profiled."""
 
 
 if __name__ == "__main__":

@@ -146,14 +146,18 @@ class Steering:
         Renews the mixture when that has become due since the last call; it holds from the next batch that
         the stream plans on. Returns what happened, or None. Every rank calls it alike.
         """
-        due = step < self._config.num_steps and any(
-            self._is_due(done) for done in range(self._step + 1, step + 1)
-        )
+        due = self.is_due(step)
         self._step = step
         renewal = self._renew(step) if due else None
         if self._losses is not None and step < self._config.num_steps:
             self._drawn_from = self.stream.effective_probabilities
         return renewal
+
+    def is_due(self, step: int) -> bool:
+        """Whether `after_step(step)` will renew the mixture, for which it may measure."""
+        return step < self._config.num_steps and any(
+            self._renews_at(done) for done in range(self._step + 1, step + 1)
+        )
 
     def details(self) -> dict[str, Any]:
         """What the mixer says of itself beside its mixture; plain JSON types."""
@@ -182,7 +186,7 @@ class Steering:
             if self.stream.step < self._config.num_steps:
                 self._drawn_from = self.stream.effective_probabilities
 
-    def _is_due(self, step: int) -> bool:
+    def _renews_at(self, step: int) -> bool:
         if self._mixer.wants_scores(step):
             return True
         if self._blend.moves and step % self.settings.update_every == 0:

@@ -26,7 +26,7 @@ from trainer.run.metrics import MetricsWriter, MixtureHistory, fetch_fields
 from trainer.run.progress import ProgressLine
 from trainer.run.resolve import resolve, steering_config
 from trainer.run.run_folder import RunFolder, device_name
-from trainer.run.tally import Tally
+from trainer.run.tally import ClosedWindow, Tally
 from trainer.steering import Steering
 
 
@@ -86,6 +86,7 @@ class Run:
         self.tally = Tally(
             tokens_per_step=config.batch_size * corpus.tokens_per_sample, device=device
         )
+        self._to_log: ClosedWindow | None = None
         self.step = 0
         """Steps that are done."""
         ranks.wait_for_all()  # every process has checked the folder before one writes to it
@@ -115,17 +116,27 @@ class Run:
         return self._finish()
 
     def _after_step(self, *, stop: bool) -> None:
-        """Log, evaluate and save when their time has come; save in any case before a stop."""
+        """Log, evaluate and save when their time has come; save in any case before a stop.
+
+        What is to be logged of a step is written after the next one, which the GPU computes meanwhile.
+        """
         config, last = self.config, self.step == self.config.steps
+        evaluate = last or self.step % config.eval_every == 0
+        save = last or stop or self.step % config.checkpoint_every == 0
+        self._write_log()
         if last or self.step % config.log_every == 0:
-            self._log()
-        if last or self.step % config.eval_every == 0:
+            self._to_log = self.tally.close_window(self.step, self.stream.wait_seconds)
+        if evaluate or save:
+            self._write_log()
+        if evaluate:
             self._evaluate()
-        if last or stop or self.step % config.checkpoint_every == 0:
+        if save:
             self._save()
         self.progress.advance(self.step)
 
     def _renew_mixture(self) -> None:
+        if self.steering.is_due(self.step):
+            self._write_log()  # the time that measuring takes is the next record's
         before = self.stream.mixture
         renewal = self.steering.after_step(self.step)
         if renewal is None:
@@ -153,16 +164,19 @@ class Run:
             self.metrics.write("health", self.step, **asdict(finding))
             self.progress.say(f"warning at step {self.step:,}: {finding.message}")
 
-    def _log(self) -> None:
-        record = self.tally.read(self.stream.wait_seconds, self.ranks)
+    def _write_log(self) -> None:
+        window, self._to_log = self._to_log, None
+        if window is None:
+            return
+        record = self.tally.read(window, self.ranks)
         self.progress.note("train", record["train_loss"])
         self.progress.note_speed(record["tokens_per_second"])
         self.progress.note_fetching(self.stream.statistics)
         self.metrics.write(
             "train",
-            self.step,
-            tokens=self.step * self.tally.tokens_per_step,
-            learning_rate=self.learner.schedule.at(self.step - 1),
+            window.step,
+            tokens=window.step * self.tally.tokens_per_step,
+            learning_rate=self.learner.schedule.at(window.step - 1),
             **record,
             **fetch_fields(self.stream.statistics),
         )

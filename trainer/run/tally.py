@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,29 @@ from trainer.run.distributed import Ranks
 from trainer.run.evaluation import Evaluation
 
 
+@dataclass(frozen=True, slots=True)
+class ClosedWindow:
+    """The sums of the steps up to a record, on their way from the device."""
+
+    step: int
+    """Steps of the run that were done by then."""
+    sums: Tensor
+    """Loss and gradient norm, in main memory as soon as `arrived`."""
+    arrived: torch.cuda.Event | None
+    count: int
+    """Steps that `sums` adds up."""
+    timed_steps: int
+    """Those of them that belong to this session, whose clock times them."""
+    wait_seconds: float
+    """What the stream had waited by then, in this session."""
+
+
 class Tally:
     """What a run has to say about itself beside its weights.
 
-    Losses are added up on the device and read once per record: a GPU is never waited for in between.
-    Time counts over all sessions of a run that was stopped and continued.
+    Losses are added up on the device. A record's are copied while the device is given its next step, and read
+    after that: a GPU never runs out of work because somebody wants to know the loss. Time counts over all
+    sessions of a run that was stopped and continued.
     """
 
     def __init__(self, *, tokens_per_step: int, device: torch.device) -> None:
@@ -38,24 +57,37 @@ class Tally:
         self._count += 1
         self._window_steps += 1
 
-    def read(self, wait_seconds: float, ranks: Ranks) -> dict[str, Any]:
-        """Means since the last reading, as the fields of a "train" record; starts anew.
+    def close_window(self, step: int, wait_seconds: float) -> ClosedWindow:
+        """Start to copy what was counted since the last record, for `read`; count anew.
 
         `wait_seconds` is the stream's: seconds spent waiting for data in this session.
         """
-        sums = self._sums.double().cpu().numpy()
-        loss, norm = ranks.sum_array(sums) / (self._count * ranks.world_size)
-        elapsed = time.perf_counter() - self._window_started
+        on_gpu = self._sums.is_cuda
+        sums = torch.empty(2, pin_memory=on_gpu).copy_(self._sums, non_blocking=on_gpu)
+        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        if arrived is not None:
+            arrived.record()
+        self._sums.zero_()
+        window = ClosedWindow(step, sums, arrived, self._count, self._window_steps, wait_seconds)
+        self._count = self._window_steps = 0
+        return window
+
+    def read(self, window: ClosedWindow, ranks: Ranks) -> dict[str, Any]:
+        """Means over a window as the fields of a "train" record; waits until the device has come so far."""
+        if window.arrived is not None:
+            window.arrived.synchronize()
+        sums = ranks.sum_array(window.sums.double().numpy())
+        loss, norm = sums / (window.count * ranks.world_size)
+        now = time.perf_counter()
+        elapsed = now - self._window_started
         record = {
             "train_loss": float(loss),
             "grad_norm": float(norm),
-            "tokens_per_second": self._window_steps * self.tokens_per_step / elapsed,
-            "wait_seconds": self._wait_before + wait_seconds,
-            "data_wait_share": (wait_seconds - self._window_wait) / elapsed,
+            "tokens_per_second": window.timed_steps * self.tokens_per_step / elapsed,
+            "wait_seconds": self._wait_before + window.wait_seconds,
+            "data_wait_share": (window.wait_seconds - self._window_wait) / elapsed,
         }
-        self._sums.zero_()
-        self._count = self._window_steps = 0
-        self._window_started, self._window_wait = time.perf_counter(), wait_seconds
+        self._window_started, self._window_wait = now, window.wait_seconds
         return record
 
     def add_evaluation(self, step: int, evaluation: Evaluation) -> None:
