@@ -45,20 +45,37 @@ class NotedStream:
         return getattr(self._stream, name)
 
 
-def kernels(first: int, steps: int, path: Path) -> profile:
+class Kernels:
     """Writes which kernels ran, for how many milliseconds a step, in `steps` steps from `first` on."""
 
-    def write(found: profile) -> None:
-        of_kernels = {
-            each.key: each.self_device_time_total / 1e3 / steps
-            for each in found.key_averages()
-            if each.device_type == DeviceType.CUDA
-        }
-        path.write_text(json.dumps(of_kernels), encoding="utf-8")
+    def __init__(self, first: int, steps: int, path: Path) -> None:
+        self._before, self._steps, self._path = first - 1, steps, path
+        self._profiler = profile(
+            schedule=schedule(wait=first - 1, warmup=1, active=steps, repeat=1),
+            on_trace_ready=self._write,
+        )
 
-    return profile(
-        schedule=schedule(wait=first - 1, warmup=1, active=steps, repeat=1), on_trace_ready=write
-    )
+    def before_step(self) -> None:
+        """Count; the steps that are looked at begin on an idle GPU and end on one."""
+        self._before -= 1
+        if self._before < 0:
+            torch.cuda.synchronize()
+        self._profiler.step()
+
+    def __enter__(self) -> Kernels:
+        self._profiler.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._profiler.__exit__(*error)
+
+    def _write(self, found: profile) -> None:
+        of_kernels = {
+            each.key: each.self_device_time_total / 1e3 / self._steps
+            for each in found.key_averages()
+            if each.device_type == DeviceType.CUDA and not each.is_user_annotation
+        }
+        self._path.write_text(json.dumps(of_kernels), encoding="utf-8")
 
 
 def main() -> None:
@@ -76,8 +93,8 @@ def main() -> None:
         profiling: AbstractContextManager[Any] = nullcontext()
         before_step: Callable[[], None] = nothing
         if told["profiled"] and ranks.is_first and torch.cuda.is_available():
-            profiling = profiler = kernels(*told["profiled"], out / "kernels.json")
-            before_step = profiler.step
+            profiling = kernels = Kernels(*told["profiled"], out / "kernels.json")
+            before_step = kernels.before_step
         run.stream = NotedStream(  # type: ignore[assignment]
             run.stream, out / f"rank{ranks.rank}.jsonl", before_step
         )

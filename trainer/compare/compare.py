@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -69,6 +70,8 @@ class CellRun:
         self.first_step = self.metrics.step
         """Step from which an earlier, unfinished run of the cell continues, or a little behind it."""
         self.started = self.ended = 0.0
+        self.gpu: str | None = None
+        """The GPU that its process sees, as CUDA_VISIBLE_DEVICES has it; None where there is none."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -77,8 +80,11 @@ class CellRun:
         """How long its process has been running, or ran."""
         return (self.ended or time.monotonic()) - self.started if self.started else 0.0
 
-    def start(self, environment: dict[str, str]) -> None:
-        """Start the process; its output goes to the end of log.txt."""
+    def start(self, environment: dict[str, str], gpu: str | None) -> None:
+        """Start the process on one GPU; its output goes to the end of log.txt."""
+        self.gpu = gpu
+        if gpu is not None:
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": gpu}
         self.job.folder.mkdir(parents=True, exist_ok=True)
         self._log = (self.job.folder / LOG_FILE).open("ab")
         self._process = subprocess.Popen(
@@ -167,10 +173,11 @@ def prepare(job: Job, corpus: Corpus) -> CellRun:
 def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> int:
     """Run what is waiting, `parallel` at a time; the signal that stopped the comparison, 0 for none.
 
-    After Ctrl-C or SIGTERM nothing new is started and what runs is asked to save and stop; a second
-    Ctrl-C ends it at once (and raises KeyboardInterrupt). A failed run stops no other.
+    Of several GPUs each run has one, the one with the fewest runs. After Ctrl-C or SIGTERM nothing new is
+    started and what runs is asked to save and stop; a second Ctrl-C ends it at once (and raises
+    KeyboardInterrupt). A failed run stops no other.
     """
-    environment = _environment(parallel)
+    environment, gpus = _environment(parallel), _gpus()
     waiting = [run for run in runs if run.state is State.WAITING]
     running: list[CellRun] = []
     stopping = False
@@ -184,7 +191,8 @@ def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> in
                         run.ask_to_stop()
                 while waiting and len(running) < parallel and not stopping:
                     run = waiting.pop(0)
-                    run.start(environment)
+                    on_gpu = Counter(other.gpu for other in running)
+                    run.start(environment, min(gpus, key=lambda gpu: on_gpu[gpu], default=None))
                     running.append(run)
                     display.changed(run)
                 time.sleep(_POLL_SECONDS)
@@ -212,6 +220,15 @@ def flags_between(defaults: Any, chosen: Any, prefix: str = "") -> list[str]:
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             flags += [f"--{flag}", text]
     return flags
+
+
+def _gpus() -> list[str]:
+    """The GPUs that runs may use, by their names in CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return visible[:count] if visible != [""] else [str(gpu) for gpu in range(count)]
 
 
 def _environment(parallel: int) -> dict[str, str]:
