@@ -61,9 +61,8 @@ class CompareCommand:
     default: the newest."""
     mixers: str = "natural,importance,dga"
     """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced,
-    importance-fading, dga, dga-ema,
-    dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes, such as
-    dga+step_size=1,dga+step_size=5."""
+    importance-fading, importance-general, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general,
+    doge, odm, schedule. A name can carry changes, such as dga+step_size=1,dga+step_size=5."""
     k: str = ""
     """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
     targets: str = ""

@@ -31,7 +31,8 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     basis = basis_mixtures(corpus, corpus.domains(k=3), "alpha")
     mixer, blend, budget = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
     assert mixer.mixture_at(0).view == corpus.domains(k=3)
-    passes = 6 if name == "importance-fading" else 8 if "paced" in name else None
+    six = ("importance-fading", "importance-general")
+    passes = 6 if name in six else 8 if "paced" in name else None
     assert (budget.max_passes if budget else None) == passes
     assert budget is None or budget.num_steps == 50
     if isinstance(mixer, DGAMixer):
@@ -40,9 +41,9 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
         assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
-    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3}
+    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 0.85}
     assert blend.natural_share == reserve.get(name, 0.0)
-    assert blend.moves == (name == "importance-fading")
+    assert blend.moves == (name in six)
 
 
 def test_a_name_can_carry_changes(corpus: Corpus) -> None:

@@ -117,6 +117,14 @@ PRESETS: dict[str, MixerSettings] = {
         natural_share=0.3,
         natural_share_end=0.0,
     ),
+    # The same rule with most of every batch natural throughout: for models that must keep general ability.
+    "importance-general": MixerSettings(
+        method="importance",
+        max_passes=6,
+        surplus="natural",
+        repeat_decay=1.0,
+        natural_share=0.85,
+    ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
     "dga-distributions": MixerSettings(method="dga-distributions"),

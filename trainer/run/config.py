@@ -23,8 +23,8 @@ class TrainConfig:
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "importance-fading"
     """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced,
-    importance-fading, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A
-    name can carry changes, such as dga-paced+step_size=2+start=importance."""
+    importance-fading, importance-general, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general,
+    doge, odm, schedule. A name can carry changes, such as dga-paced+step_size=2+start=importance."""
     k: int | None = None
     """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
     preset: Literal["1m", "14m", "110m", "350m"] = "14m"
