@@ -66,7 +66,8 @@ class CompareCommand:
     k: str = ""
     """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
     targets: str = ""
-    """Target sets, comma-separated; default: all of the corpus."""
+    """Target sets, comma-separated; default: all of the corpus. One can be several with weights:
+    medical_qa,recipes=0.7+medical_qa=0.3."""
     seeds: str = "0"
     """Seeds, comma-separated. Two or more show how much of a difference is chance."""
     out: Path | None = None

@@ -35,6 +35,7 @@ from trainer.mixers import (
 from trainer.run.distributed import Ranks
 from trainer.run.domain_losses import DomainLosses
 from trainer.steering_config import SteeringConfig
+from trainer.targets import steering_target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,7 @@ class Steering:
         settings = config.mixer
         self.settings = mixer_settings(settings) if isinstance(settings, str) else settings
         view = corpus.domains(level=1) if config.k is None else corpus.domains(k=config.k)
-        target = None if config.target is None else corpus.target(config.target)
+        target = None if config.target is None else steering_target(corpus, config.target)
         self._mixer, self._blend, budget = make_mixer(
             self.settings,
             view,

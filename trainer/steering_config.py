@@ -18,7 +18,8 @@ class SteeringConfig:
     batch_size: int
     """Samples of a global batch, over all ranks."""
     target: str | None = None
-    """Target set that steers; natural, uniform, odm and schedule need none."""
+    """Target set that steers, or several with weights, `recipes=0.7+medical_qa=0.3`; natural, uniform, odm
+    and schedule need none."""
     mixer: str | MixerSettings = "dga-paced"
     """Who chooses the mixture: a name, also one that carries changes, or settings."""
     k: int | None = None

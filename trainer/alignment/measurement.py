@@ -21,6 +21,7 @@ from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.run.distributed import Ranks
 from trainer.steering_config import SteeringConfig
+from trainer.targets import Target
 
 _BASIS_DRAW, _SAMPLE_DRAW = 0x626173, 0x736D70
 
@@ -84,6 +85,7 @@ class TowardAllSampler:
             samples,
             target=samples.tokens.reshape(-1, samples.tokens.shape[-1]),
             target_total=filled * self.inner.sequences_per_domain,
+            target_weights=None,
         )
 
 
@@ -91,7 +93,7 @@ def make_sampler(
     config: SteeringConfig,
     corpus: Corpus,
     view: View,
-    target: TargetSet | None,
+    target: Target | None,
     *,
     ranks: Ranks,
     basis: NDArray[np.float64] | None = None,

@@ -18,7 +18,8 @@ class TrainConfig:
     """Settings of one training run. A setting of None is chosen from the others."""
 
     target: str | None = None
-    """Target set that steers the mixture; natural and uniform need none."""
+    """Target set that steers the mixture, or several with weights, such as recipes=0.7+medical_qa=0.3;
+    natural and uniform need none."""
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "importance-fading"

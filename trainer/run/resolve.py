@@ -11,6 +11,7 @@ from trainer.alignment.difference import DEFAULT_EPSILON
 from trainer.mixers import VARIED, MixerSettings, mixer_settings
 from trainer.run.config import TrainConfig
 from trainer.steering_config import SteeringConfig
+from trainer.targets import target_weights
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -20,7 +21,14 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
 
     What the chosen mixer or estimator does not use stays None. Resolving again changes nothing.
     """
-    targets = dict.fromkeys([*([config.target] if config.target else []), *config.evaluate])
+    steering = [] if config.target is None else [config.target]
+    targets = dict.fromkeys(
+        [
+            *steering,
+            *(name for text in steering for name in target_weights(text, corpus.target_names)),
+            *config.evaluate,
+        ]
+    )
     config = replace(config, evaluate=tuple(targets) or corpus.target_names)
     if config.k is None:
         config = replace(config, k=corpus.domains(level=1).k)
