@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from benchmarks.claims import add_grid_options, train, training_options
@@ -21,9 +22,10 @@ from benchmarks.table import machine_line
 from pipeline import BraidstreamError, open_corpus
 from trainer.compare.grid import parse_grid
 from trainer.compare_command import prepare_runs
-from trainer.mixers import mixer_settings
+from trainer.mixers import MEASURED, measuring_changes, mixer_settings
 from trainer.results.results import read_runs
 from trainer.results.table import Row, make_rows, markdown
+from trainer.run.config import TrainConfig
 
 MIXERS = "dga,dga-paced"
 REFERENCES = "natural,importance,importance-paced"
@@ -84,7 +86,7 @@ def varied(mixers: Sequence[str], sweeps: Sequence[str]) -> Iterator[str]:
             setting, _, values = sweep.partition("=")
             for value in values.split(","):
                 name = f"{mixer}+{setting}={value}"
-                if mixer_settings(name) != mixer_settings(mixer):
+                if _value(name, setting) != _value(mixer, setting):
                     yield name
 
 
@@ -106,8 +108,9 @@ def references(rows: Sequence[Row]) -> list[Row]:
 
 
 def _value(name: str, setting: str) -> float | str:
-    value: float | str | None = getattr(mixer_settings(name), setting)
-    return "none" if value is None else value
+    of_runs = {field: getattr(TrainConfig(), field) for field in MEASURED}
+    value = (asdict(mixer_settings(name)) | of_runs | measuring_changes(name))[setting]
+    return "none" if value is None else value  # type: ignore[no-any-return]
 
 
 def _changes(rows: Sequence[Row]) -> set[tuple[str, str]]:

@@ -21,7 +21,7 @@ class SteeringConfig:
     """Target set that steers, or several with weights, `recipes=0.7+medical_qa=0.3`; natural, uniform, odm
     and schedule need none."""
     mixer: str | MixerSettings = "dga-paced"
-    """Who chooses the mixture: a name, also one that carries changes, or settings."""
+    """Who chooses the mixture: a name, also one that carries changes (of what is below, too), or settings."""
     k: int | None = None
     """Number of domains; default: the tree's first level."""
     seed: int = 0

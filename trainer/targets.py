@@ -73,7 +73,8 @@ def target_weights(text: str, known: Collection[str]) -> dict[str, float]:
         weights[name] = weight
     if 0 < text.count("=") < len(weights):
         raise TargetError(
-            f"the target {text!r} gives some of its sets a weight and others none; give it to all, or to none."
+            f"the target {text!r} gives some of its sets a weight and others none; give it to all, or to "
+            "none."
         )
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}

@@ -10,6 +10,7 @@ import pytest
 from pipeline import Corpus, Mixture
 from trainer.mixers import (
     PRESETS,
+    VARIED,
     DGAMixer,
     DistributionMixer,
     MixerSettings,
@@ -17,6 +18,7 @@ from trainer.mixers import (
     basis_mixtures,
     importance_mixture,
     make_mixer,
+    measuring_changes,
     mixer_settings,
 )
 
@@ -55,6 +57,25 @@ def test_a_name_can_carry_changes(corpus: Corpus) -> None:
     assert make(corpus, settings, k=12).mixer.mixture_at(0) == expected
 
 
+def test_a_name_can_say_how_alignment_is_measured() -> None:
+    name = "dga-paced+shrinkage=tree+step_size=2+half_life=200"
+    assert measuring_changes(name) == {"shrinkage": "tree", "half_life": 200.0}
+    assert mixer_settings(name) == mixer_settings("dga-paced+step_size=2")
+    assert measuring_changes("dga+step_size=2") == {}
+
+
+def test_what_a_setting_belongs_to_is_what_uses_it() -> None:
+    assert "update_every" in mixer_settings("importance-fading").uses
+    assert (
+        "update_every" in mixer_settings("natural+max_passes=2+repeat_decay=1+update_every=9").uses
+    )
+    assert "update_every" not in mixer_settings("importance-paced").uses
+    for name, settings in PRESETS.items():
+        moves = settings.blend_moves
+        assert moves == (name in ("importance-fading", "importance-general"))
+        assert set(settings.uses) <= set(VARIED)
+
+
 def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> None:
     view = corpus.domains(k=12)
     assert list(basis_mixtures(corpus, view, "beta")) == ["beta", "alpha", "natural"]
@@ -76,6 +97,18 @@ def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> 
         ("dga+start", r"'start' .* no setting=value"),
         ("dga+start=here", r"choose one of natural, importance, uniform"),
         ("dga+ema=some", r"'some' is no number"),
+        (
+            "natural+step_size=2",
+            r"step_size changes nothing in .*'natural\+step_size=2': it belongs to dga",
+        ),
+        (
+            "importance+repeat_decay=1",
+            r"repeat_decay changes nothing .* takes a bound .*, max_passes",
+        ),
+        ("dga+start_share=0.2", r"start_share changes nothing .* it takes start=importance"),
+        ("importance+update_every=5", r"update_every changes nothing .* it learns nothing"),
+        ("odm+shrinkage=tree", r"shrinkage changes nothing .* which measures no alignment"),
+        ("dga+shrinkage=leaf", r"choose one of none, tree"),
     ],
 )
 def test_names_that_mean_nothing_are_explained(name: str, message: str) -> None:

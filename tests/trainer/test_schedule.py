@@ -115,6 +115,7 @@ def test_a_replay_ends_with_the_bits_of_the_run(
         target=None,
         max_passes=8,
         surplus="mixture",
+        update_every=None,
     )
     train(corpus, replayed, tmp_path / "replay", quiet=True)
     expected = final_weights(tmp_path / "run")

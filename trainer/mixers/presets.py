@@ -101,6 +101,30 @@ class MixerSettings:
         takes_surplus = self.max_passes is not None and self.surplus == "importance"
         return self.importance_share > 0 or takes_surplus
 
+    @property
+    def blend_moves(self) -> bool:
+        """Whether what is blended in changes during a run although the rule's weights stay."""
+        end = self.natural_share_end
+        moves = end is not None and end != self.natural_share
+        bounded = self.max_passes is not None
+        return moves or (bounded and (self.repeat_decay > 0 or self.surplus == "importance"))
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Which settings of `VARIED` make a difference to this mixer."""
+        used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
+        if self.max_passes is not None:
+            used += ["surplus", "repeat_decay"]
+        if self.signal != "nothing" or self.blend_moves:
+            used.append("update_every")
+        if self.method in ("dga", "dga-distributions"):
+            used += ["step_size", "ema", "score_scale", "start"]
+        if self.method == "doge":
+            used += ["bregman", "toward", "start"]
+        if "start" in used and self.start == "importance":
+            used.append("start_share")
+        return tuple(used)
+
 
 PRESETS: dict[str, MixerSettings] = {
     "natural": MixerSettings(method="natural"),
@@ -141,24 +165,47 @@ PRESETS: dict[str, MixerSettings] = {
 def mixer_settings(name: str) -> MixerSettings:
     """The settings called `name`; `UnknownMixerError` lists the names.
 
-    A preset may be varied in its name: `dga-paced+step_size=2+start=importance`.
+    A preset may be varied in its name: `dga-paced+step_size=2+start=importance`. A change that makes no
+    difference to the mixer is an error too. For changes of how alignment is measured see
+    `measuring_changes`.
     """
     preset, *changes = name.split("+")
     if preset not in PRESETS:
         raise UnknownMixerError(
             f"there is no mixer {preset!r}; choose one of {', '.join(PRESETS)}."
         )
-    return replace(PRESETS[preset], **dict(_parse_change(name, change) for change in changes))
+    parsed = dict(_parse_change(name, change) for change in changes)
+    own = {field: value for field, value in parsed.items() if field in VARIED}
+    settings = replace(PRESETS[preset], **own)
+    for field in parsed:
+        if field in MEASURED and settings.signal != "alignment":
+            raise UnknownMixerError(
+                f"{field} changes nothing in the mixer {name!r}, which measures no alignment; leave it out."
+            )
+    if unused := [field for field in own if field not in settings.uses]:
+        raise UnknownMixerError(no_difference(unused[0], name))
+    return settings
+
+
+def measuring_changes(name: str) -> dict[str, Any]:
+    """What a mixer's name says of how alignment is measured: `dga+shrinkage=tree+half_life=200`."""
+    changes = dict(_parse_change(name, change) for change in name.split("+")[1:])
+    return {field: value for field, value in changes.items() if field in MEASURED}
+
+
+def no_difference(field: str, mixer: str) -> str:
+    """That a setting is without effect in a mixer, and whose it is."""
+    return f"{field} changes nothing in the mixer {mixer!r}: {_BELONGS[field]}. Leave it out."
 
 
 def _parse_change(name: str, change: str) -> tuple[str, Any]:
     """`field=value` with the value in the type that the field's default shows."""
     field, equals, text = change.partition("=")
-    kind = VARIED.get(field)
+    kind = (VARIED | MEASURED).get(field)
     if kind is None or not equals:
         raise UnknownMixerError(
             f"{change!r} in the mixer {name!r} is no setting=value; the settings are "
-            f"{', '.join(VARIED)}."
+            f"{', '.join([*VARIED, *MEASURED])}."
         )
     if isinstance(kind, tuple):
         if text not in kind:
@@ -188,4 +235,28 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "surplus": ("mixture", "natural", "importance"),
     "repeat_decay": float,
 }
-"""What a name can vary; also the settings that a run's configuration can change."""
+"""Settings of a mixer that its name can vary; a run's configuration can change them, too."""
+
+MEASURED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
+    "estimator": ("difference", "exact", "probe"),
+    "shrinkage": ("none", "tree"),
+    "half_life": float,
+    "probe_every": int,
+    "measured_domains": int,
+    "measured_tokens": int,
+    "gradients": ("raw", "clip", "cosine"),
+    "epsilon": float,
+    "sequences_per_domain": int,
+    "sequences_per_distribution": int,
+    "target_batch": int,
+}
+"""Settings of a run that a mixer's name can vary as well, so that one comparison holds several."""
+
+_BELONGS = {
+    **dict.fromkeys(("step_size", "ema", "score_scale"), "it belongs to dga and dga-distributions"),
+    "start": "it belongs to dga, dga-distributions and doge",
+    "start_share": "it takes start=importance",
+    **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
+    **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
+    "update_every": "it learns nothing, and what is blended into it does not move",
+}
