@@ -8,6 +8,9 @@ from typing import Literal
 from trainer.alignment.alignment import Normalization
 from trainer.mixers import MixerSettings
 
+MEASURED_TOKENS = 256
+"""Of each sample, unless told otherwise: a measurement costs about two steps, however long samples are."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringConfig:
@@ -38,8 +41,8 @@ class SteeringConfig:
     measured_domains: int | None = None
     """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     measured_tokens: int | None = None
-    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
-    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: 256, or all of a
+    shorter sample. 0 is all. A quarter costs a quarter. The probe takes the target's so."""
     gradients: Normalization = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
@@ -57,6 +60,11 @@ class SteeringConfig:
     """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
     weights_file: str | None = None
     """Weights that the mixer `schedule` replays."""
+
+    def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
+        """How many tokens of a sample a measurement looks at; None is all of them."""
+        wanted = MEASURED_TOKENS if self.measured_tokens is None else self.measured_tokens
+        return wanted if 0 < wanted < tokens_per_sample else None
 
     @property
     def shrinks(self) -> bool:

@@ -110,7 +110,7 @@ def make_sampler(
         sequences_per_domain=config.sequences_per_domain,
         target_batch=config.target_batch,
         domains_per_draw=config.measured_domains,
-        measured_tokens=config.measured_tokens,
+        measured_tokens=config.tokens_looked_at(corpus.tokens_per_sample),
         ranks=ranks,
     )
     if toward == "all":
@@ -144,8 +144,9 @@ def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks
     no more samples than a target gradient: missing ones would be filled up with padding.
     """
     batch_size = max(1, config.batch_size // ranks.world_size)
-    if config.measured_tokens is not None:
-        shorter = max(1, corpus.tokens_per_sample // config.measured_tokens)
+    tokens = config.tokens_looked_at(corpus.tokens_per_sample)
+    if tokens is not None:
+        shorter = corpus.tokens_per_sample // tokens
         batch_size = max(batch_size, min(shorter * batch_size, config.target_batch))
     return Probe(
         loss=loss,

@@ -94,8 +94,8 @@ class TrainConfig:
     measured_domains: int | None = None
     """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     measured_tokens: int | None = None
-    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
-    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: 256, or all of a
+    shorter sample. 0 is all. A quarter costs a quarter. The probe takes the target's so."""
     gradients: Literal["raw", "clip", "cosine"] = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
@@ -137,10 +137,9 @@ class TrainConfig:
         for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("probe_every", self.probe_every >= 1, "at least 1")
-        fewest = {"measured_domains": 1, "measured_tokens": 2}
-        for name, least in fewest.items():
-            value = getattr(self, name)
-            self._require(name, value is None or value >= least, f"at least {least}")
+        domains, tokens = self.measured_domains, self.measured_tokens
+        self._require("measured_domains", domains is None or domains >= 1, "at least 1")
+        self._require("measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
         self._require("half_life", self.half_life > 0, "positive")
         self._require("learning_rate", self.learning_rate > 0, "positive")
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")

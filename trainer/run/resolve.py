@@ -56,6 +56,9 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
     config = replace(config, **filled)
     if settings.signal == "alignment" and config.shrinkage is None:
         config = replace(config, shrinkage="tree" if config.estimator == "probe" else "none")
+    if settings.signal == "alignment" and config.measured_tokens is None:
+        looked_at = steering_config(config).tokens_looked_at(corpus.tokens_per_sample)
+        config = replace(config, measured_tokens=looked_at)
     measures = settings.signal == "alignment" and config.estimator == "difference"
     if measures and config.epsilon is None:
         config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
