@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import Corpus, TargetSet, View
 from pipeline.stream.counter_rng import random_uniform
 from trainer.alignment.alignment import AlignmentSampler, AlignmentSamples, Estimator, Probe
-from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.alignment.difference import DifferenceEstimator, default_epsilon
 from trainer.alignment.exact import ExactEstimator
 from trainer.run.distributed import Ranks
 from trainer.steering_config import SteeringConfig
@@ -132,8 +131,8 @@ def make_estimator(
     epsilon = config.epsilon
     if epsilon is None:
         weight = next(loss.parameters())
-        dtype = getattr(loss, "compute_dtype", weight.dtype)  # what `TokenLoss` computes in
-        epsilon = DEFAULT_EPSILON.get(dtype, DEFAULT_EPSILON[torch.bfloat16])
+        # The second is what `TokenLoss` computes in.
+        epsilon = default_epsilon(weight.dtype, getattr(loss, "compute_dtype", weight.dtype))
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
 
 
