@@ -150,7 +150,8 @@ def _rule(
                     "the mixer 'schedule' reads its weights from a file; name one with --weights-file, "
                     "for instance the metrics.jsonl of another run."
                 )
-            return read_schedule(weights_file, view)
+            schedule = read_schedule(weights_file, view)
+            return schedule.frozen() if settings.replay == "last" else schedule
 
 
 def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> DistributionMixer:

@@ -23,6 +23,7 @@ Method = Literal[
 Start = Literal["natural", "importance", "uniform"]
 Surplus = Literal["mixture", "natural", "importance"]
 Toward = Literal["target", "all"]
+Replay = Literal["moving", "last"]
 
 SIGNALS: dict[Method, Signal] = {
     "natural": "nothing",
@@ -65,6 +66,8 @@ class MixerSettings:
     """μ of DoGE: the smaller, the faster."""
     toward: Toward = "target"
     """Whose gradient DoGE aligns with: the target's, or the mean over all domains."""
+    replay: Replay = "moving"
+    """What a schedule takes of its file: weights as they moved, or the last ones from the start on."""
     importance_share: float = 0.0
     """Share of what is sampled that the target's importance-sampling histogram decides."""
     natural_share: float = 0.0
@@ -121,6 +124,8 @@ class MixerSettings:
             used += ["step_size", "ema", "score_scale", "start"]
         if self.method == "doge":
             used += ["bregman", "toward", "start"]
+        if self.method == "schedule":
+            used.append("replay")
         if "start" in used and self.start == "importance":
             used.append("start_share")
         return tuple(used)
@@ -228,6 +233,7 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "start_share": float,
     "bregman": float,
     "toward": ("target", "all"),
+    "replay": ("moving", "last"),
     "importance_share": float,
     "natural_share": float,
     "natural_share_end": float,
@@ -256,6 +262,7 @@ _BELONGS = {
     **dict.fromkeys(("step_size", "ema", "score_scale"), "it belongs to dga and dga-distributions"),
     "start": "it belongs to dga, dga-distributions and doge",
     "start_share": "it takes start=importance",
+    "replay": "it belongs to schedule",
     **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
     **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
     "update_every": "it learns nothing, and what is blended into it does not move",

@@ -67,6 +67,9 @@ class TrainConfig:
     """Target sets, or natural, whose histograms dga-distributions weighs; default: all, and natural."""
     weights_file: str | None = None
     """Weights that the mixer schedule replays: lines of step and weights, or a run's metrics.jsonl."""
+    replay: Literal["moving", "last"] | None = None
+    """What a schedule takes of its file: weights as they moved, or the last ones, frozen from the start on;
+    default: the mixer's."""
     importance_share: float | None = None
     """Share of every batch that the target's importance-sampling histogram decides; default: the
     mixer's."""
