@@ -107,6 +107,7 @@ def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> 
         ),
         ("dga+start_share=0.2", r"start_share changes nothing .* it takes start=importance"),
         ("importance+update_every=5", r"update_every changes nothing .* it learns nothing"),
+        ("dga+continue_from=average", r"continue_from changes nothing .* ema below 1"),
         ("odm+shrinkage=tree", r"shrinkage changes nothing .* which measures no alignment"),
         ("dga+shrinkage=leaf", r"choose one of none, tree"),
     ],

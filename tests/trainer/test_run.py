@@ -163,6 +163,7 @@ EVERY_MIXER = [
     ),
     "doge+toward=all+bregman=0.001+update_every=2",
     "dga-distributions+start=importance+ema=0.5+update_every=2",
+    "dga-ema+continue_from=average+update_every=2",
     "dga-paced+max_passes=2+surplus=importance+update_every=2",
     "dga+shrinkage=tree+measured_domains=3+update_every=2",
     "dga-paced+estimator=probe+probe_every=1+update_every=2",
@@ -256,6 +257,18 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
         train(corpus, other, whole_run, quiet=True)
     assert "seed (there 0, now 1), learning_rate (there 0.001, now 0.002)" in str(caught.value)
     assert "log_every" not in str(caught.value)
+
+
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    recorded = json.loads((run / "config.json").read_text())
+    assert recorded.pop("continue_from") == "weights"
+    (run / "config.json").write_text(json.dumps(recorded))
+    assert train(corpus, whole_config, run, quiet=True)["steps"] == 24
+    with pytest.raises(RunFolderError, match=r"continue_from .there None, now 'average'"):
+        train(corpus, replace(whole_config, continue_from="average"), run, quiet=True)
 
 
 def test_the_budget_holds_and_pacing_does_not_need_all_of_it(

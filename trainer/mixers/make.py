@@ -123,6 +123,7 @@ def _rule(
                 update_every=settings.update_every,
                 ema=settings.ema,
                 score_scale=settings.score_scale,
+                continue_from=settings.continue_from,
             )
         case "dga-distributions":
             if basis is None:
@@ -167,6 +168,7 @@ def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> Dis
         update_every=settings.update_every,
         ema=settings.ema,
         score_scale=settings.score_scale,
+        continue_from=settings.continue_from,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline import BraidstreamError
-from trainer.mixers.mirror import ScoreScale
+from trainer.mixers.mirror import ContinueFrom, ScoreScale
 from trainer.mixers.protocol import Signal
 
 Method = Literal[
@@ -55,6 +55,8 @@ class MixerSettings:
     """T_r, in steps between updates; also how often a blend that moves is renewed."""
     ema: float = 1.0
     """β of DGA-EMA, the share of the newest weights; 1 is no average."""
+    continue_from: ContinueFrom = "weights"
+    """With an average, where the next update starts: at the weights themselves, or at their average."""
     score_scale: ScoreScale = "raw"
     """Scores as they are, or in units of their standard deviation over domains; η goes with it."""
     start: Start = "natural"
@@ -122,6 +124,8 @@ class MixerSettings:
             used.append("update_every")
         if self.method in ("dga", "dga-distributions"):
             used += ["step_size", "ema", "score_scale", "start"]
+            if self.ema < 1:
+                used.append("continue_from")
         if self.method == "doge":
             used += ["bregman", "toward", "start"]
         if self.method == "schedule":
@@ -228,6 +232,7 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "step_size": float,
     "update_every": int,
     "ema": float,
+    "continue_from": ("weights", "average"),
     "score_scale": ("raw", "std"),
     "start": ("natural", "importance", "uniform"),
     "start_share": float,
@@ -263,6 +268,7 @@ _BELONGS = {
     "start": "it belongs to dga, dga-distributions and doge",
     "start_share": "it takes start=importance",
     "replay": "it belongs to schedule",
+    "continue_from": "it takes an average, ema below 1, in dga or dga-distributions",
     **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
     **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
     "update_every": "it learns nothing, and what is blended into it does not move",

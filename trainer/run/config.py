@@ -52,6 +52,9 @@ class TrainConfig:
     """DGA's T_r, in steps; default: the mixer's."""
     ema: float | None = None
     """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
+    continue_from: Literal["weights", "average"] | None = None
+    """With an average, where DGA's next update starts: at the weights or at their average; default: the
+    mixer's."""
     score_scale: Literal["raw", "std"] | None = None
     """DGA's scores as they are, or in units of their standard deviation over domains (η goes with it);
     default: the mixer's."""
