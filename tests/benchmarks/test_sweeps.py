@@ -18,6 +18,8 @@ def test_a_value_that_the_mixer_has_anyway_is_its_own_run() -> None:
     names = list(varied(["dga", "dga-ema"], ["step_size=1,5", "ema=0.1,1"]))
     assert names[:3] == ["dga", "dga+step_size=1", "dga+ema=0.1"]
     assert names[3:] == ["dga-ema", "dga-ema+step_size=1", "dga-ema+ema=1"]
+    names = list(varied(["dga+shrinkage=tree"], ["half_life=25,100"]))
+    assert names == ["dga+shrinkage=tree", "dga+shrinkage=tree+half_life=25"]
     with pytest.raises(UnknownMixerError, match="no setting=value"):
         list(varied(["dga"], ["eta=1"]))
 
