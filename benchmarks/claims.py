@@ -47,26 +47,19 @@ UNITS = {"k": 10**3, "M": 10**6}
 
 
 def main(argv: list[str]) -> int:
-    """Run what is not done and print a table; 0 when all of it is done."""
+    """Run what is not done and print a table; 0 when all of it is done, 1 when a run failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("claim", choices=("tokens", "examples"))
-    parser.add_argument("corpus")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
     parser.add_argument("--values", default="", help=f"default: {TOKENS}, or {EXAMPLES}")
     parser.add_argument("--mixers", default=MIXERS)
-    parser.add_argument("--targets", default="", help="default: all of the corpus")
-    parser.add_argument("--k", default="64", help="number of domains")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
-    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    add_grid_options(parser)
     options, others = parser.parse_known_args(argv)
     sweep = options.out / options.claim
+    code = 0
     if not options.report_only:
-        training = tyro.cli(
-            TrainingOptions, prog="claims", args=others, registry=names_with_commas()
-        )
+        training = training_options(others)
         corpus = open_corpus(options.corpus)
         values = (options.values or {"tokens": TOKENS, "examples": EXAMPLES}[options.claim]).split(
             ","
@@ -74,17 +67,32 @@ def main(argv: list[str]) -> int:
         runs: list[CellRun] = []
         for seed, value in product(options.seeds.split(","), values):
             folder = sweep / value
-            part = cut(corpus, options.claim, value, folder, k=int(options.k), seed=int(seed))
+            part = cut(corpus, options.claim, value, folder, k=options.k, seed=int(seed))
             mixers = mixers_for(part, options, training, value)
             grid = parse_grid(
-                part, mixers=mixers, ks=options.k, targets=options.targets, seeds=seed
+                part, mixers=mixers, ks=str(options.k), targets=options.targets, seeds=seed
             )
             runs += prepare_runs(part, grid, training, folder / "runs")
-        if stopped := train(runs, options.parallel):
-            print("Stopped. What ran is saved; the same command goes on.", flush=True)
-            return 128 + stopped
-    report(sweep)
-    return 0
+        code = train(runs, options.parallel)
+    if code <= 1:
+        report(sweep)
+    return code
+
+
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """What every sweep of comparisons asks for."""
+    parser.add_argument("corpus")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument("--targets", default="", help="default: all of the corpus")
+    parser.add_argument("--k", type=int, default=64, help="number of domains")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
+
+
+def training_options(args: list[str]) -> TrainingOptions:
+    """Options that are passed on to every run."""
+    return tyro.cli(TrainingOptions, prog="sweep", args=args, registry=names_with_commas())
 
 
 def cut(corpus: Corpus, claim: str, value: str, folder: Path, *, k: int, seed: int) -> Corpus:
@@ -110,7 +118,7 @@ def mixers_for(
     Left out are those whose repetition budget the corpus cannot supply, and, where examples are few, those
     that do not look at them.
     """
-    sizes, mixers = corpus.domains(k=int(options.k)).sizes, []
+    sizes, mixers = corpus.domains(k=options.k).sizes, []
     for mixer in options.mixers.split(","):
         if options.claim == "examples" and value != WHOLE and ignores_target(mixer):
             continue
@@ -127,15 +135,18 @@ def mixers_for(
 
 
 def train(runs: list[CellRun], parallel: int) -> int:
-    """Run what waits; the number of the signal that stopped it, or 0."""
+    """Run what waits; 0, or 1 when a run failed, or 128 and the number of the signal that stopped it."""
     console = Console()
     print(summarize(runs), flush=True)
     with make_display(console, runs, parallel=parallel) as display:
         stopped = run_cells(runs, parallel=parallel, display=display)
-    for run in runs:
-        if run.state is State.FAILED:
-            print(run.failure(), file=sys.stderr)
-    return stopped
+    failed = [run for run in runs if run.state is State.FAILED]
+    for run in failed:
+        print(run.failure(), file=sys.stderr)
+    if stopped:
+        print("Stopped. What ran is saved; the same command goes on.", flush=True)
+        return 128 + stopped
+    return 1 if failed else 0
 
 
 def rows_of(sweep: Path) -> Iterator[tuple[str, Row]]:

@@ -123,7 +123,11 @@ def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
         panels[1, column].set_yscale("log")
     for number, quantity in enumerate(claim.quantities):
         panels[number, 0].set_ylabel(quantity.title.replace(": ", ":\n").replace(", exp", ",\nexp"))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=1 + 2 * len(targets),
+    )
     figure.set_layout_engine("constrained")
     figure.savefig(path, dpi=150)
     plt.close(figure)

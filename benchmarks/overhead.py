@@ -197,7 +197,7 @@ class Bench:
     def steering(self, setting: Setting, *, seed: int = 0) -> Steering:
         """Measures once in every block of steps."""
         steps = self.size.block_steps
-        options = {**setting.options}
+        options = {"measured_tokens": 0, **setting.options}  # whole samples unless it says how much
         if options.get("estimator") == "probe":
             options["probe_every"] = steps
         return Steering(

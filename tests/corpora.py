@@ -22,7 +22,9 @@ from pipeline.corpus.manifest import (
 from pipeline.corpus.places import LocalPlace
 from pipeline.corpus.segments import NEW, SegmentFiles, appended, segment_folder
 from pipeline.corpus.versions import publish_version
+from pipeline.corpus.view import View
 from pipeline.storage.blocks import whole_samples
+from pipeline.storage.ranges import DomainRanges
 
 SEPARATOR, PAD = 0, 1
 
@@ -191,3 +193,13 @@ def _write_shards(folder: Path, blocks: NDArray[np.uint16], shard_bytes: int) ->
     ) as writer:
         for block in blocks:
             writer.write({"tokens": block})
+
+
+def view_of(sizes: Sequence[int]) -> View:
+    """A view whose domains have these sizes, of no corpus: for arithmetic on mixtures."""
+    bounds = np.cumsum([0, *sizes]).astype(np.int64)
+    return View(
+        corpus_fingerprint="none",
+        leaf_bounds=np.arange(len(sizes) + 1),
+        ranges=DomainRanges(bounds[None]),
+    )

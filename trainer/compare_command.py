@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress
@@ -61,13 +61,13 @@ class CompareCommand:
     default: the newest."""
     mixers: str = "natural,importance,dga"
     """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced,
-    importance-fading, dga, dga-ema,
-    dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A name can carry changes, such as
-    dga+step_size=1,dga+step_size=5."""
+    importance-fading, importance-general, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general,
+    doge, odm, schedule. A name can carry changes, such as dga+step_size=1,dga+step_size=5."""
     k: str = ""
     """Numbers of domains, comma-separated, such as 8,64; default: the tree's first level."""
     targets: str = ""
-    """Target sets, comma-separated; default: all of the corpus."""
+    """Target sets, comma-separated; default: all of the corpus. One can be several with weights:
+    medical_qa,recipes=0.7+medical_qa=0.3."""
     seeds: str = "0"
     """Seeds, comma-separated. Two or more show how much of a difference is chance."""
     out: Path | None = None
@@ -140,8 +140,17 @@ def train_grid(
 def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Path) -> list[CellRun]:
     """All cells of the grid as runs, checked: whoever finds another run's folder stops here."""
     from trainer.compare.compare import Job, prepare
+    from trainer.mixers import no_difference
+    from trainer.run.config import ConfigError
+    from trainer.run.resolve import unused_settings
 
     common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
+    unused = {mixer: unused_settings(replace(common, mixer=mixer)) for mixer in grid.mixers}
+    for name in set.intersection(*map(set, unused.values())):
+        raise ConfigError(no_difference(name, ", ".join(grid.mixers)))
+    left_out: dict[str, dict[str, Any]] = {
+        mixer: dict.fromkeys(names) for mixer, names in unused.items()
+    }
     jobs = [
         Job(
             cell=cell,
@@ -151,6 +160,7 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
                 k=cell.k if cell.k is not None else recorded_k(out / cell.name) or max(grid.ks),
                 target=cell.target,
                 seed=cell.seed,
+                **left_out[cell.mixer],
             ),
             corpus=corpus.address,
             version=corpus.manifest.version,

@@ -6,7 +6,8 @@ specialised loss L_spe and the loss L_i of domain i, every T_r steps:
     a_i      = <∇L_i(θ), ∇L_spe(θ)>                 the score: what a step on domain i does for the task
     α̂_i      = α_i · exp(η a_i)
     α        = α̂ / Σ_j α̂_j                          mirror ascent on the simplex with the entropy as mirror
-    α_EMA    = (1 − β) α_EMA + β α                   only when asked; α continues from α, never from α_EMA
+    α_EMA    = (1 − β) α_EMA + β α                   only when asked; α continues from α, from α_EMA
+                                                    only when that is asked, too
 
 α (or α_EMA) is what the next batches are drawn from.
 

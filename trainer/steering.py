@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ from trainer.mixers import (
     MixerSettings,
     basis_mixtures,
     make_mixer,
+    measuring_changes,
     mixer_settings,
 )
 from trainer.run.distributed import Ranks
 from trainer.run.domain_losses import DomainLosses
 from trainer.steering_config import SteeringConfig
+from trainer.targets import steering_target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +69,11 @@ class Steering:
     ) -> None:
         ranks = current_ranks() if ranks is None else ranks
         settings = config.mixer
+        if isinstance(settings, str):
+            config = replace(config, **measuring_changes(settings))
         self.settings = mixer_settings(settings) if isinstance(settings, str) else settings
         view = corpus.domains(level=1) if config.k is None else corpus.domains(k=config.k)
-        target = None if config.target is None else corpus.target(config.target)
+        target = None if config.target is None else steering_target(corpus, config.target)
         self._mixer, self._blend, budget = make_mixer(
             self.settings,
             view,

@@ -8,6 +8,9 @@ from typing import Literal
 from trainer.alignment.alignment import Normalization
 from trainer.mixers import MixerSettings
 
+MEASURED_TOKENS = 256
+"""Of each sample, unless told otherwise: a measurement costs about two steps, however long samples are."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringConfig:
@@ -18,9 +21,10 @@ class SteeringConfig:
     batch_size: int
     """Samples of a global batch, over all ranks."""
     target: str | None = None
-    """Target set that steers; natural, uniform, odm and schedule need none."""
+    """Target set that steers, or several with weights, `recipes=0.7+medical_qa=0.3`; natural, uniform, odm
+    and schedule need none."""
     mixer: str | MixerSettings = "dga-paced"
-    """Who chooses the mixture: a name, also one that carries changes, or settings."""
+    """Who chooses the mixture: a name, also one that carries changes (of what is below, too), or settings."""
     k: int | None = None
     """Number of domains; default: the tree's first level."""
     seed: int = 0
@@ -37,13 +41,13 @@ class SteeringConfig:
     measured_domains: int | None = None
     """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     measured_tokens: int | None = None
-    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
-    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: 256, or all of a
+    shorter sample. 0 is all. A quarter costs a quarter. The probe takes the target's so."""
     gradients: Normalization = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
     """Length of the difference estimator's step as a share of the parameters' norm; default: what suits
-    the loss's `compute_dtype`, or the parameters' type where it has none."""
+    the loss's `compute_dtype` and the parameters' type."""
     sequences_per_domain: int = 4
     """Samples that stand for a domain when alignment is measured."""
     sequences_per_distribution: int = 32
@@ -56,6 +60,11 @@ class SteeringConfig:
     """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
     weights_file: str | None = None
     """Weights that the mixer `schedule` replays."""
+
+    def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
+        """How many tokens of a sample a measurement looks at; None is all of them."""
+        wanted = MEASURED_TOKENS if self.measured_tokens is None else self.measured_tokens
+        return wanted if 0 < wanted < tokens_per_sample else None
 
     @property
     def shrinks(self) -> bool:

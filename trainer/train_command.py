@@ -39,11 +39,15 @@ def main(argv: list[str]) -> int:
     )
     from trainer.run.interrupt import TrainingInterrupted
     from trainer.run.loop import train
+    from trainer.run.resolve import idle_settings
 
     corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / run_name(command.config)
     already_finished = (out / "result.json").exists()
     speaks = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes is enough
+    if speaks and (idle := idle_settings(command.config)):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        print(f"note: without effect in a run of {command.config.mixer}: {names}.", flush=True)
     try:
         result = train(corpus, command.config, out)
     except TrainingInterrupted as stop:

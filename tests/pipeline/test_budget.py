@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline import BudgetError, Corpus, Mixture, MixtureStream, RepetitionBudget
-from pipeline.stream.budget import water_fill
+from pipeline.stream.budget import paced_probabilities, water_fill
+from tests.corpora import view_of
 
 SHARES = st.floats(0, 10).map(lambda share: share if share > 1e-12 else 0.0)
 
@@ -76,6 +77,83 @@ def test_a_budget_is_never_exceeded_and_spent_evenly(
     assert stream.samples_drawn.sum() == num_steps * 8
     with pytest.raises(BudgetError, match="beyond"):
         next(stream)
+
+
+@given(st.data())
+def test_paced_probabilities_are_a_mixture_under_the_caps_in_any_order(data: st.DataObject) -> None:
+    """Wherever a run stands: they sum to 1, no cap is exceeded, and domains may be numbered otherwise."""
+    k, num_steps, batch_size = data.draw(st.tuples(*[st.integers(1, 12)] * 3))
+    sizes = np.array(data.draw(st.lists(st.integers(0, 60), min_size=k, max_size=k)))
+    weights = data.draw(hnp.arrays(np.float64, k, elements=SHARES)) * (sizes > 0)
+    assume(weights.sum() > 0)
+    needed = num_steps * batch_size
+    # From just enough for the run to ten times that.
+    passes = (needed + k) / sizes.sum() * data.draw(st.floats(1, 10))
+    budget = RepetitionBudget(
+        max_passes=passes,
+        num_steps=num_steps,
+        surplus=data.draw(st.sampled_from(["mixture", "natural"])),
+    )
+    # Somewhere in the run: `step` batches were drawn, of whatever domains had some left.
+    step = data.draw(st.integers(0, num_steps - 1))
+    allowance, used, left = budget.allowance(sizes), np.zeros(k, dtype=np.int64), step * batch_size
+    for domain in data.draw(st.permutations(range(k))):
+        used[domain] = min(left, allowance[domain])
+        left -= used[domain]
+    where = {"used": used, "step": step, "batch_size": batch_size}
+    shares = paced_probabilities(Mixture.from_weights(view_of(sizes), weights), budget, **where)
+    assert shares.sum() == pytest.approx(1, abs=1e-9)
+    assert (shares >= 0).all()
+    caps = (allowance - used) / ((num_steps - step) * batch_size)
+    assert (shares <= caps + 1e-12).all()
+    order = np.array(data.draw(st.permutations(range(k))))
+    there = Mixture.from_weights(view_of(sizes[order]), weights[order])
+    again = paced_probabilities(there, budget, **{**where, "used": used[order]})
+    np.testing.assert_allclose(again, shares[order], atol=1e-12)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_under_any_mixtures_no_cap_is_exceeded_and_the_budget_is_spent_to_plan(
+    numbered_corpus: Corpus, data: st.DataObject
+) -> None:
+    """Mixtures that change at any step; one domain is wanted more than it may have all along."""
+    view = numbered_corpus.domains(k=data.draw(st.integers(2, 24)))
+    # A batch holds c·B of a capped domain or one less, at random, which the next caps make up for: within
+    # the run it wanders a little around the plan, and in the last batch it comes to it.
+    batch_size, num_steps = data.draw(st.integers(8, 24)), data.draw(st.integers(1, 40))
+    least = (num_steps * batch_size + view.k) / view.num_samples
+    budget = RepetitionBudget(
+        max_passes=least * data.draw(st.floats(1, 4)),
+        num_steps=num_steps,
+        surplus=data.draw(st.sampled_from(["mixture", "natural"])),
+    )
+    allowance = budget.allowance(view.sizes)
+    planned = allowance / num_steps
+    within = np.flatnonzero((view.sizes > 0) & (planned < 0.8 * batch_size))
+    assume(len(within))
+    wanted = data.draw(st.sampled_from(list(within)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+
+    def mixture() -> Mixture:
+        weights = (view.sizes > 0) * rng.exponential(size=view.k) ** 4
+        weights[wanted] = 99 * weights.sum() + 1
+        return Mixture.from_weights(view, weights)
+
+    stream = MixtureStream(numbered_corpus, mixture(), batch_size=batch_size, budget=budget)
+    for step in range(num_steps):
+        if rng.uniform() < 0.3:
+            stream.set_mixture(mixture())
+        before = stream.samples_drawn.copy()
+        caps = (allowance - before) / ((num_steps - step) * batch_size)
+        assert stream.effective_probabilities.sum() == pytest.approx(1.0, abs=1e-9)
+        next(stream)
+        drawn = stream.samples_drawn - before
+        assert drawn.sum() == batch_size
+        assert (drawn <= np.ceil(caps * batch_size - 1e-9)).all()
+        assert (stream.samples_drawn <= allowance).all()
+        assert abs(stream.samples_drawn[wanted] - planned[wanted] * (step + 1)) <= batch_size
+    assert stream.samples_drawn[wanted] == allowance[wanted]
 
 
 def test_a_run_that_uses_every_allowed_sample_uses_each_exactly(numbered_corpus: Corpus) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline import Corpus, Mixture, MixtureStream, RepetitionBudget, View
+from tests.corpora import view_of
 from trainer.mixers import Blend
 
 NOTHING_DRAWN = np.zeros(3, dtype=np.int64)
@@ -97,26 +99,40 @@ def test_the_surplus_goes_to_the_histogram_and_then_to_the_rest(
 
 @given(data=st.data())
 def test_the_outcome_is_a_mixture_and_the_order_of_domains_does_not_matter(
-    tiny_view: View, data: st.DataObject
+    data: st.DataObject,
 ) -> None:
-    shares = st.floats(0, 1)
+    shares, several = st.floats(0, 1), {"min_size": 4, "max_size": 4}
     budget = RepetitionBudget(max_passes=4, num_steps=50, surplus="natural")
-    weights = np.array(data.draw(st.lists(st.floats(1e-3, 1), min_size=3, max_size=3)))
-    blend = Blend(
-        num_steps=50,
-        batch_size=8,
-        natural_share=data.draw(shares),
-        natural_share_end=data.draw(st.none() | shares),
-        importance_share=data.draw(shares),
-        histogram=Mixture.from_weights(tiny_view, [1, 2, 3]),
-        repeat_decay=data.draw(st.floats(0, 3)),
-        budget=budget,
-        surplus_to_histogram=data.draw(st.booleans()),
+    sizes = np.array(data.draw(st.lists(st.integers(30, 300), **several)))
+    weights, histogram = (
+        np.array(data.draw(st.lists(st.floats(1e-3, 1), **several))) for _ in range(2)
     )
-    allowed = budget.allowance(tiny_view.sizes)
-    drawn = np.array([data.draw(st.integers(0, int(most))) for most in allowed])
-    mixed = blend(Mixture.from_weights(tiny_view, weights), data.draw(st.integers(0, 49)), drawn)
-    assert mixed.probabilities.sum() == pytest.approx(1)
+    drawn = np.array([data.draw(st.integers(0, int(most))) for most in budget.allowance(sizes)])
+    step = data.draw(st.integers(0, 49))
+    additions = {
+        "natural_share": data.draw(shares),
+        "natural_share_end": data.draw(st.none() | shares),
+        "importance_share": data.draw(shares),
+        "repeat_decay": data.draw(st.floats(0, 3)),
+        "surplus_to_histogram": data.draw(st.booleans()),
+    }
+
+    def blended(order: NDArray[np.int64]) -> NDArray[np.float64]:
+        view = view_of(sizes[order])
+        blend = Blend(
+            num_steps=50,
+            batch_size=8,
+            budget=budget,
+            histogram=Mixture.from_weights(view, histogram[order]),
+            **additions,
+        )
+        wanted = Mixture.from_weights(view, weights[order])
+        return blend(wanted, step, drawn[order]).probabilities
+
+    shares_there = blended(np.arange(4))
+    assert shares_there.sum() == pytest.approx(1)
+    order = np.array(data.draw(st.permutations(range(4))))
+    np.testing.assert_allclose(blended(order), shares_there[order], atol=1e-9)
 
 
 def test_shares_out_of_range_and_a_decay_without_budget_are_refused() -> None:
@@ -150,8 +166,3 @@ def test_under_a_blend_that_moves_the_budget_still_holds(
             stream.set_mixture(blend(wanted, step, stream.samples_drawn))
         next(stream)
     assert (stream.samples_drawn <= budget.allowance(wanted.view.sizes)).all()
-
-
-@pytest.fixture(scope="session")
-def tiny_view(corpus: Corpus) -> View:
-    return corpus.domains(k=3)

@@ -17,9 +17,9 @@ from pipeline import Corpus, open_corpus
 from trainer.compare.compare import Job
 from trainer.compare.grid import Cell, Grid, GridError, parse_grid
 from trainer.compare.tail import MetricsTail, end_of_log
-from trainer.compare_command import main
+from trainer.compare_command import TrainingOptions, main, prepare_runs
 from trainer.results.results import read_runs
-from trainer.run.config import TrainConfig
+from trainer.run.config import ConfigError, TrainConfig
 from trainer.run.run_folder import RunFolderError
 
 TINY = shlex.split(
@@ -88,6 +88,25 @@ def test_command_says_only_what_is_not_default(tmp_path: Path) -> None:
     )
     options = " ".join(job.command()[7:])
     assert options == f"{tmp_path / 'run'} --target recipes --mixer dga --k 8 --learning-rate 0.002"
+
+
+def test_a_setting_goes_to_the_mixers_that_use_it(corpus: Corpus, tmp_path: Path) -> None:
+    def prepared(mixers: str) -> dict[str, TrainConfig]:
+        grid = parse_grid(corpus, mixers=mixers, ks="3", targets="alpha", seeds="0")
+        training = TrainingOptions(step_size=2.0, preset="1m", device="cpu")
+        runs = prepare_runs(corpus, grid, training, tmp_path)
+        return {run.job.cell.mixer: run.job.config for run in runs}
+
+    configs = prepared("natural,dga,dga+shrinkage=tree")
+    assert {name: config.step_size for name, config in configs.items()} == {
+        "natural": None,
+        "dga": 2.0,
+        "dga+shrinkage=tree": 2.0,
+    }
+    with pytest.raises(
+        ConfigError, match="step_size changes nothing in the mixer 'natural, uniform'"
+    ):
+        prepared("natural,uniform")
 
 
 # --- following a run -----------------------------------------------------------------------------

@@ -13,7 +13,11 @@ from torch import nn
 
 from tests.trainer.tiny_models import MODELS, PAD, PlainLM, gpt, gpt2, learned_loss, some_tokens
 from trainer.alignment.alignment import AlignmentSamples, Probe
-from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.alignment.difference import (
+    DEFAULT_EPSILON,
+    DifferenceEstimator,
+    default_epsilon,
+)
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.probe import BatchProbe
 from trainer.model import TokenLoss
@@ -104,53 +108,101 @@ def test_the_three_agree_in_bfloat16_as_far_as_it_goes(name: str) -> None:
         assert_agree(difference(loss), reference, 0.2)
 
 
+@pytest.mark.parametrize("name", ["gpt", "plain", "llama", "gpt2"])
+def test_exact_and_difference_agree_where_weights_are_bfloat16_themselves(name: str) -> None:
+    loss = learned(MODELS[name]())
+    with evaluating(loss):
+        reference = exact(loss)
+        loss.to(torch.bfloat16)
+        loss.compute_dtype = torch.bfloat16
+        assert_agree(exact(loss), reference, 0.03)
+        epsilon = default_epsilon(torch.bfloat16, torch.bfloat16)
+        estimator = DifferenceEstimator(probe=looking_through(loss), epsilon=epsilon)
+        found = estimator.scores(SAMPLES).values
+        assert np.corrcoef(found, reference)[0, 1] > 0.97
+        assert_agree(found, reference, 0.2)
+        # With the step of float32 weights most of them would not move at all.
+        short = DifferenceEstimator(probe=looking_through(loss), epsilon=5e-5)
+        assert np.corrcoef(short.scores(SAMPLES).values, reference)[0, 1] < 0.9
+
+
+TOLERANCE = {torch.float32: (1e-5, 0.01), torch.bfloat16: (0.02, 0.2)}
+"""Of exact and probe, and of difference: shares of the largest score."""
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def assert_all_agree(
+    loss: TokenLoss,
+    reference: NDArray[np.float64],
+    dtype: torch.dtype,
+    *,
+    batch_size: int = 4,
+    micro_batches: int = 1,
+) -> None:
+    """All three within what `dtype` allows of `reference`, exact scores in float32."""
+    loss.compute_dtype = dtype
+    near, far = TOLERANCE[dtype]
+    assert_agree(exact(loss, batch_size=batch_size), reference, near)
+    assert_agree(probed(loss, micro_batches=micro_batches), reference, near)
+    assert_agree(difference(loss, batch_size=batch_size), reference, far)
+
+
+@DTYPES
 @pytest.mark.parametrize("model", ["plain", "gpt2"])
-def test_exact_and_difference_leave_dropout_out(model: str) -> None:
+def test_exact_and_difference_leave_dropout_out(model: str, dtype: torch.dtype) -> None:
     loss = learned(PlainLM(dropout=0.2) if model == "plain" else gpt2(dropout=0.2))
+    near, far = TOLERANCE[dtype]
     with evaluating(loss):
         quiet = exact(loss)
     assert all(module.training for module in loss.modules())
-    np.testing.assert_array_equal(exact(loss), quiet)
-    assert_agree(difference(loss), quiet, 0.01)
+    loss.compute_dtype = dtype
+    assert_agree(exact(loss), quiet, near if dtype == torch.bfloat16 else 0)
+    assert_agree(difference(loss), quiet, far)
     assert all(module.training for module in loss.modules()), "training goes on with dropout"
     # The probe scores the pass that is trained on, masks and all: right on average.
     mean = np.mean([probed(loss) for _ in range(40)], axis=0)
     assert np.corrcoef(mean, quiet)[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_how_many_samples_pass_at_once_makes_no_difference(batch_size: int) -> None:
-    loss = learned(gpt())
-    reference = exact(loss)
-    assert_agree(exact(loss, batch_size=batch_size), reference, 1e-5)
-    assert_agree(difference(loss, batch_size=batch_size), reference, 0.01)
-    assert_agree(probed(loss, micro_batches=4), reference, 1e-5)
+@DTYPES
+@pytest.mark.parametrize("name", ["gpt", "plain", "llama"])
+@pytest.mark.parametrize("micro_batches", [3, 4, 24])
+def test_they_agree_when_gradients_are_accumulated(
+    name: str, micro_batches: int, dtype: torch.dtype
+) -> None:
+    loss = learned(MODELS[name]())
+    with evaluating(loss):
+        reference = exact(loss)
+        size = {3: 64, 4: 5, 24: 1}[micro_batches]
+        assert_all_agree(loss, reference, dtype, batch_size=size, micro_batches=micro_batches)
 
 
-@pytest.mark.parametrize("name", ["plain", "gpt2", "llama"])
-def test_they_agree_with_gradient_checkpointing(name: str) -> None:
+@DTYPES
+@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize("name", ["plain", "untied", "gpt2", "llama"])
+def test_they_agree_with_gradient_checkpointing(
+    name: str, micro_batches: int, dtype: torch.dtype
+) -> None:
     loss = learned(MODELS[name]())
     reference = exact(loss)
-    if name == "plain":
+    if name in ("plain", "untied"):
         loss.model.checkpoints = "other"
     else:
         loss.model.model.gradient_checkpointing_enable({"use_reentrant": False})
         for module in loss.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-    assert_agree(exact(loss), reference, 1e-5)
-    assert_agree(difference(loss), reference, 0.01)
-    assert_agree(probed(loss), reference, 1e-5)
+    assert_all_agree(loss, reference, dtype, micro_batches=micro_batches)
 
 
-def test_they_agree_when_the_model_is_compiled() -> None:
-    loss = learned(gpt())
+@DTYPES
+@pytest.mark.parametrize("name", ["gpt", "untied", "llama"])
+def test_they_agree_when_the_model_is_compiled(name: str, dtype: torch.dtype) -> None:
+    loss = learned(MODELS[name]())
     reference = exact(loss)
     # aot_eager traces forward and backward as inductor does, without its minutes of code generation.
     loss.compile(backend="aot_eager", dynamic=False)
-    assert_agree(exact(loss), reference, 1e-5)
-    assert_agree(difference(loss), reference, 0.01)
-    assert_agree(probed(loss), reference, 1e-5)
+    assert_all_agree(loss, reference, dtype)
 
 
 def test_a_parameter_that_the_loss_does_not_reach_counts_for_nothing() -> None:

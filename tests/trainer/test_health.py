@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import Corpus, Mixture, View
+from pipeline import Corpus, Mixture, View, open_corpus
+from tests.corpora import write_corpus
 from tests.trainer.test_run import power_cut_at, records
 from tests.trainer.written_runs import write_run
 from trainer import TrainConfig, train
@@ -166,3 +168,60 @@ def test_the_report_shows_what_a_run_warned_of(tmp_path: Path) -> None:
     page = render_report([read_run(folder)], title="t", names_of=lambda k: DomainNames())
     assert page.count("step 1,000: too &lt;often&gt;") == 1
     assert "dga-k8-recipes-seed0 (1)" in page
+
+
+def warned(run: Path, printed: str) -> set[str]:
+    """Kinds of a run's warnings, each of which stands in its log, its metrics and its report."""
+    written = records(run, "health")
+    page = render_report([read_run(run)], title="t", names_of=lambda k: DomainNames())
+    for record in written:
+        assert f"warning at step {record['step']}: {record['message']}" in printed
+        assert f"step {record['step']}: {escape(record['message'])}" in page
+    return {record["kind"] for record in written}
+
+
+def test_each_warning_is_in_log_metrics_and_report(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = HealthThresholds(
+        most_passes=0.2,
+        still_distance=1,
+        still_updates=2,
+        fewest_domains=9,
+        noise_updates=1,
+        least_agreement=1.1,
+    )
+    train(corpus, replace(config, health=strict), tmp_path / "strict")
+    found = warned(tmp_path / "strict", capsys.readouterr().out)
+    assert found >= {"still", "collapsed", "repeated", "noisy"}
+    diverging = replace(config, learning_rate=1e30, clip_norm=1e30, warmup_steps=0)
+    train(corpus, diverging, tmp_path / "diverging")
+    assert warned(tmp_path / "diverging", capsys.readouterr().out) == {"not-finite"}
+    # Random text that is learned by heart: the target's train sample is the text that is trained on.
+    rng = np.random.default_rng(0)
+    text = rng.integers(2, 64, (40, 32)).astype(np.uint16)
+    random = open_corpus(
+        write_corpus(
+            tmp_path / "random",
+            [8, 8],
+            levels=(1, 2),
+            tokens=lambda leaves: text[: len(leaves)],
+            tokens_per_sample=32,
+            targets={"alpha": (text[:8], text[16:28], np.array([1.0, 0.0]))},
+            heldout=text[28:],
+        )
+    )
+    fitting = TrainConfig(
+        target="alpha",
+        mixer="importance",
+        preset="1m",
+        steps=80,
+        batch_size=8,
+        eval_every=8,
+        learning_rate=3e-3,
+        device="cpu",
+    )
+    train(random, fitting, tmp_path / "fitting")
+    printed = capsys.readouterr().out
+    kinds_there = {"overfitting", "forgetting", "collapsed", "repeated"}
+    assert warned(tmp_path / "fitting", printed) == kinds_there

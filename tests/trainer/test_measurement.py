@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import Corpus, Mixture, TargetSet
-from tests.corpora import position_of
+from pipeline import Corpus, Mixture, TargetSet, open_corpus
+from tests.corpora import position_of, write_corpus
 from trainer.alignment.alignment import AlignmentSampler, Probe
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.measurement import (
@@ -21,8 +22,10 @@ from trainer.alignment.measurement import (
 )
 from trainer.mixers import importance_mixture
 from trainer.model import TokenLoss
+from trainer.run.config import TrainConfig
 from trainer.run.distributed import Ranks
 from trainer.run.domain_losses import DomainLosses
+from trainer.run.resolve import resolve, steering_config
 from trainer.steering_config import SteeringConfig
 
 CPU = torch.device("cpu")
@@ -154,3 +157,31 @@ def test_losses_by_domain_by_hand_and_over_a_stop() -> None:
     restored.add(torch.tensor([2.0, 9.0]), np.array([0, 3]), probabilities)
     # Four samples: (1 + 2) / 0.5 and 3 / 0.25 by four; domain 3 was not drawn from and counts nothing.
     np.testing.assert_allclose(restored.read(), [1.5, 3.0, 0.0, 0.0])
+
+
+def test_the_first_256_tokens_unless_told_otherwise(corpus: Corpus, tmp_path: Path) -> None:
+    text = np.full((3, 300), 5, np.uint16)
+    long = open_corpus(
+        write_corpus(
+            tmp_path / "long",
+            [4, 4],
+            levels=(1, 2),
+            tokens_per_sample=300,
+            targets={"alpha": (text, text, np.full(2, 0.5))},
+        )
+    )
+    for given, recorded, length in [(None, 256, 256), (0, 0, 300), (64, 64, 64), (300, 300, 300)]:
+        config = TrainConfig(mixer="dga", target="alpha", measured_tokens=given)
+        resolved = resolve(config, long, CPU)
+        assert resolved.measured_tokens == recorded
+        for steering in (
+            steering_config(resolved),
+            SteeringConfig(num_steps=9, batch_size=8, target="alpha", measured_tokens=given),
+        ):
+            view, target = long.domains(k=2), long.target("alpha")
+            drawn = make_sampler(steering, long, view, target, ranks=Ranks()).draw(1)
+            assert drawn.tokens.shape == (2, 4, length)
+            assert drawn.target.shape == (3, length)
+    shorter = resolve(TrainConfig(mixer="dga", target="alpha"), corpus, CPU)
+    assert shorter.measured_tokens is None, "samples of 32 tokens are looked at whole"
+    assert resolve(TrainConfig(mixer="natural"), long, CPU).measured_tokens is None

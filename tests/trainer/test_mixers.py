@@ -105,6 +105,24 @@ def test_the_average_is_sampled_and_the_weights_go_on_alone(corpus: Corpus) -> N
     np.testing.assert_allclose(second, (first + np.array([1, 4, 1]) / 6) / 2)
 
 
+def test_the_next_update_may_start_at_the_average(corpus: Corpus) -> None:
+    start = Mixture.uniform(corpus.domains(k=3))
+    mixer = DGAMixer(start, step_size=1.0, ema=0.5, continue_from="average")
+    scores = np.log([1.0, 2.0, 1.0])
+    first = updated(mixer, scores)
+    np.testing.assert_allclose(
+        first, [7 / 24, 10 / 24, 7 / 24]
+    )  # halfway from thirds to (1, 2, 1)/4
+    # From there: (7, 20, 7)/34, and halfway to it.
+    second = updated(mixer, scores)
+    np.testing.assert_allclose(second, (first + np.array([7, 20, 7]) / 34) / 2)
+    np.testing.assert_allclose(mixer.weights, second)
+    lost = DGAMixer(start, step_size=1.0, ema=0.999, continue_from="average")
+    for score in [-900.0] * 200 + [900.0] * 3:
+        updated(lost, np.array([score, 0.0, 0.0]))
+    assert wanted(lost)[0] > 0.99, "a domain that has lost comes back"
+
+
 def test_empty_domains_keep_weight_0(numbered_corpus: Corpus) -> None:
     view = numbered_corpus.domains(k=numbered_corpus.num_leaves)
     weights = updated(DGAMixer(Mixture.natural(view)), np.ones(view.k))
@@ -198,6 +216,7 @@ def make_every_learner(corpus: Corpus) -> list[Mixer]:
     basis = {"natural": natural, "uniform": Mixture.uniform(view)}
     return [
         DGAMixer(natural, ema=0.3, score_scale="std"),
+        DGAMixer(natural, ema=0.3, continue_from="average"),
         DoGEMixer(Mixture.uniform(view), learning_rate=lambda step: 0.01),
         DistributionMixer(basis, np.array([0.5, 0.5]), ema=0.3),
         ODMMixer(view),
@@ -239,6 +258,7 @@ def test_scores_that_are_not_finite_change_nothing_and_are_counted(corpus: Corpu
         {"ema": 0.0},
         {"ema": 1.5},
         {"score_scale": "log"},
+        {"continue_from": "here"},
     ],
 )
 def test_settings_out_of_range_are_refused(corpus: Corpus, setting: dict[str, Any]) -> None:

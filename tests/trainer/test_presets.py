@@ -10,6 +10,7 @@ import pytest
 from pipeline import Corpus, Mixture
 from trainer.mixers import (
     PRESETS,
+    VARIED,
     DGAMixer,
     DistributionMixer,
     MixerSettings,
@@ -17,6 +18,7 @@ from trainer.mixers import (
     basis_mixtures,
     importance_mixture,
     make_mixer,
+    measuring_changes,
     mixer_settings,
 )
 
@@ -31,7 +33,8 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     basis = basis_mixtures(corpus, corpus.domains(k=3), "alpha")
     mixer, blend, budget = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
     assert mixer.mixture_at(0).view == corpus.domains(k=3)
-    passes = 6 if name == "importance-fading" else 8 if "paced" in name else None
+    six = ("importance-fading", "importance-general")
+    passes = 6 if name in six else 8 if "paced" in name else None
     assert (budget.max_passes if budget else None) == passes
     assert budget is None or budget.num_steps == 50
     if isinstance(mixer, DGAMixer):
@@ -40,9 +43,9 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
         assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
-    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3}
+    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 0.85}
     assert blend.natural_share == reserve.get(name, 0.0)
-    assert blend.moves == (name == "importance-fading")
+    assert blend.moves == (name in six)
 
 
 def test_a_name_can_carry_changes(corpus: Corpus) -> None:
@@ -52,6 +55,25 @@ def test_a_name_can_carry_changes(corpus: Corpus) -> None:
     natural = Mixture.natural(view)
     expected = importance_mixture(view, corpus.target("alpha")).blend(natural, 0.1)
     assert make(corpus, settings, k=12).mixer.mixture_at(0) == expected
+
+
+def test_a_name_can_say_how_alignment_is_measured() -> None:
+    name = "dga-paced+shrinkage=tree+step_size=2+half_life=200"
+    assert measuring_changes(name) == {"shrinkage": "tree", "half_life": 200.0}
+    assert mixer_settings(name) == mixer_settings("dga-paced+step_size=2")
+    assert measuring_changes("dga+step_size=2") == {}
+
+
+def test_what_a_setting_belongs_to_is_what_uses_it() -> None:
+    assert "update_every" in mixer_settings("importance-fading").uses
+    assert (
+        "update_every" in mixer_settings("natural+max_passes=2+repeat_decay=1+update_every=9").uses
+    )
+    assert "update_every" not in mixer_settings("importance-paced").uses
+    for name, settings in PRESETS.items():
+        moves = settings.blend_moves
+        assert moves == (name in ("importance-fading", "importance-general"))
+        assert set(settings.uses) <= set(VARIED)
 
 
 def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> None:
@@ -75,6 +97,19 @@ def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> 
         ("dga+start", r"'start' .* no setting=value"),
         ("dga+start=here", r"choose one of natural, importance, uniform"),
         ("dga+ema=some", r"'some' is no number"),
+        (
+            "natural+step_size=2",
+            r"step_size changes nothing in .*'natural\+step_size=2': it belongs to dga",
+        ),
+        (
+            "importance+repeat_decay=1",
+            r"repeat_decay changes nothing .* takes a bound .*, max_passes",
+        ),
+        ("dga+start_share=0.2", r"start_share changes nothing .* it takes start=importance"),
+        ("importance+update_every=5", r"update_every changes nothing .* it learns nothing"),
+        ("dga+continue_from=average", r"continue_from changes nothing .* ema below 1"),
+        ("odm+shrinkage=tree", r"shrinkage changes nothing .* which measures no alignment"),
+        ("dga+shrinkage=leaf", r"choose one of none, tree"),
     ],
 )
 def test_names_that_mean_nothing_are_explained(name: str, message: str) -> None:

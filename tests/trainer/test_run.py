@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,13 @@ import pytest
 import torch
 
 from pipeline import BudgetError, Corpus
+from tests.trainer.conftest import CPU
 from trainer import TrainConfig, train
+from trainer.mixers import PRESETS
+from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
+from trainer.run.resolve import idle_settings, resolve
 from trainer.run.run_folder import RunFolderError
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
@@ -151,18 +156,66 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(
     assert_same_run(tmp_path / "run", whole_run)
 
 
-@pytest.mark.parametrize("mixer", ["odm", "doge+bregman=0.001", "dga-distributions"])
-def test_every_kind_of_mixer_continues_exactly(
-    corpus: Corpus, config: TrainConfig, tmp_path: Path, mixer: str
+EVERY_MIXER = [
+    *(
+        f"{name}+update_every=2" if "update_every" in PRESETS[name].uses else name
+        for name in PRESETS
+    ),
+    "doge+toward=all+bregman=0.001+update_every=2",
+    "dga-distributions+start=importance+ema=0.5+update_every=2",
+    "dga-ema+continue_from=average+update_every=2",
+    "dga-paced+max_passes=2+surplus=importance+update_every=2",
+    "dga+shrinkage=tree+measured_domains=3+update_every=2",
+    "dga-paced+estimator=probe+probe_every=1+update_every=2",
+    "dga+estimator=probe+shrinkage=none+probe_every=3+update_every=2",
+]
+
+
+@pytest.mark.parametrize("mixer", EVERY_MIXER)
+def test_a_run_restored_at_every_step_ends_with_the_same_bits(
+    corpus: Corpus,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mixer: str,
 ) -> None:
-    update_every = 1 if mixer == "odm" else 6
-    config = replace(config, mixer=mixer, update_every=update_every, checkpoint_every=5)
-    train(corpus, config, tmp_path / "whole", quiet=True)
-    with power_cut_at(13):
-        train(corpus, config, tmp_path / "run", quiet=True)
-    train(corpus, config, tmp_path / "run", quiet=True)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    assert records(tmp_path / "run", "mixture")[-1]["moved_total"] > 0
+    """The folder as each step leaves it, with what a killed process had written since, goes on from there."""
+    steps = 5
+    config = replace(
+        config,
+        mixer=mixer,
+        steps=steps,
+        batch_size=4,
+        update_every=None,
+        checkpoint_every=1,
+        log_every=2,
+        eval_every=3,
+        eval_sequences=4,
+        target_batch=8,
+    )
+    if mixer == "schedule":
+        plan = [
+            {"step": 0, "weights": [1, 2, 3, 4, 5, 6]},
+            {"step": 4, "weights": [1, 0, 0, 0, 0, 1]},
+        ]
+        (tmp_path / "plan.jsonl").write_text("\n".join(map(json.dumps, plan)))
+        config = replace(config, weights_file=str(tmp_path / "plan.jsonl"))
+    whole = tmp_path / "whole"
+
+    def saving(checkpoints: Path, checkpoint: Checkpoint) -> None:
+        save_checkpoint(checkpoints, checkpoint)
+        copy = shutil.copytree(whole, tmp_path / f"at{checkpoint.step}")
+        with (copy / "metrics.jsonl").open("a") as metrics:
+            metrics.write('{"event":"train","step":99}\n{"event":"tr')
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.run.loop.save_checkpoint", saving)
+        train(corpus, config, whole, quiet=True)
+    for step in range(1, steps + 1):
+        train(corpus, config, tmp_path / f"at{step}", quiet=True)
+        assert_same_run(tmp_path / f"at{step}", whole, step=steps)
+    if PRESETS[mixer.partition("+")[0]].signal == "alignment":
+        assert records(whole, "mixture")[-1]["moved_total"] > 0
 
 
 def test_distributions_record_their_own_weights_and_scores(
@@ -206,10 +259,22 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
     assert "log_every" not in str(caught.value)
 
 
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
+    corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    recorded = json.loads((run / "config.json").read_text())
+    assert recorded.pop("continue_from") == "weights"
+    (run / "config.json").write_text(json.dumps(recorded))
+    assert train(corpus, whole_config, run, quiet=True)["steps"] == 24
+    with pytest.raises(RunFolderError, match=r"continue_from .there None, now 'average'"):
+        train(corpus, replace(whole_config, continue_from="average"), run, quiet=True)
+
+
 def test_the_budget_holds_and_pacing_does_not_need_all_of_it(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = replace(config, mixer="importance", k=12, steps=40, max_passes=2.0)
+    config = replace(config, mixer="importance", k=12, steps=40, max_passes=2.0, update_every=None)
     train(corpus, config, tmp_path / "run", quiet=True)
     mixtures = records(tmp_path / "run", "mixture")
     passes = np.array([record["passes"] for record in mixtures])
@@ -269,3 +334,43 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     (name,) = setting
     with pytest.raises(ConfigError, match=f"{name}={setting[name]}"):
         TrainConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"mixer": "natural", "step_size": 2.0},
+            "step_size changes nothing in the mixer 'natural'",
+        ),
+        ({"mixer": "dga", "repeat_decay": 1.0}, "it takes a bound on repetition, max_passes"),
+        ({"mixer": "importance-paced", "update_every": 5}, "update_every changes nothing"),
+    ],
+)
+def test_a_setting_that_the_mixer_does_not_use_is_refused(
+    corpus: Corpus, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(corpus, TrainConfig(target="alpha", **changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_name_says_of_measuring_is_what_is_recorded(corpus: Corpus) -> None:
+    name = "dga+shrinkage=tree+half_life=50+sequences_per_domain=1"
+    config = resolve(TrainConfig(target="alpha", mixer=name, half_life=7), corpus, CPU)
+    assert (config.shrinkage, config.half_life, config.sequences_per_domain) == ("tree", 50, 1)
+    assert resolve(config, corpus, CPU) == config
+    with pytest.raises(ConfigError, match="shrinkage='tree' takes scores of single samples"):
+        resolve(replace(config, mixer="dga+shrinkage=tree+estimator=exact"), corpus, CPU)
+
+
+def test_settings_without_effect_are_noticed() -> None:
+    assert idle_settings(TrainConfig(mixer="natural", estimator="probe", half_life=5)) == [
+        "estimator",
+        "half_life",
+    ]
+    dga = TrainConfig(mixer="dga", target="alpha", probe_every=2, half_life=5, basis=("alpha",))
+    assert idle_settings(dga) == ["half_life", "probe_every", "basis"]
+    tree = replace(dga, mixer="dga+shrinkage=tree", basis=(), probe_every=10)
+    assert idle_settings(tree) == []
+    assert idle_settings(TrainConfig(mixer="schedule", weights_file="plan.jsonl")) == []

@@ -115,6 +115,7 @@ def test_a_replay_ends_with_the_bits_of_the_run(
         target=None,
         max_passes=8,
         surplus="mixture",
+        update_every=None,
     )
     train(corpus, replayed, tmp_path / "replay", quiet=True)
     expected = final_weights(tmp_path / "run")
@@ -122,3 +123,21 @@ def test_a_replay_ends_with_the_bits_of_the_run(
         assert value.equal(expected[name]), name
     moved = [[r["step"] for r in records(tmp_path / run, "mixture")] for run in ("run", "replay")]
     assert moved[0] == moved[1]
+
+
+def test_the_last_weights_of_a_run_frozen_from_the_start(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    train(corpus, config, tmp_path / "run", quiet=True)
+    found = records(tmp_path / "run", "mixture")
+    frozen = replace(
+        config,
+        mixer="schedule+replay=last",
+        weights_file=str(tmp_path / "run" / "metrics.jsonl"),
+        target=None,
+        update_every=None,
+    )
+    train(corpus, frozen, tmp_path / "frozen", quiet=True)
+    assert found[-1]["weights"] != found[0]["weights"]
+    for record in records(tmp_path / "frozen", "mixture"):
+        assert record["weights"] == found[-1]["weights"]

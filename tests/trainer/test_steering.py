@@ -14,6 +14,7 @@ import torch.multiprocessing as multiprocessing
 from pipeline import Corpus, Mixture, StateError, open_corpus
 from tests.trainer.ranks import become_rank, free_port
 from trainer import Steering, SteeringConfig
+from trainer.alignment.alignment_source import AlignmentError
 from trainer.model import GPT, GPTConfig, TokenLoss
 from trainer.run.batches import to_device
 from trainer.run.distributed import joined_ranks
@@ -127,6 +128,19 @@ def test_a_renewal_says_when_it_holds_and_what_was_measured(corpus: Corpus) -> N
     assert renewal.scores is not None
     assert renewal.scores.values.shape == (6,)
     assert loop.steering.after_step(30) is None, "no batch follows the last"
+
+
+def test_a_name_says_how_alignment_is_measured(corpus: Corpus, trained_loss: TokenLoss) -> None:
+    def steering(mixer: str) -> Steering:
+        config = SteeringConfig(num_steps=10, batch_size=8, target="alpha", mixer=mixer)
+        return Steering(corpus, config, trained_loss)
+
+    with pytest.raises(AlignmentError, match="measured_domains=2 leaves domains without a score"):
+        steering("dga+update_every=1+measured_domains=2").after_step(1)
+    steered = steering("dga+update_every=1+measured_domains=2+shrinkage=tree")
+    assert steered.after_step(1) is not None
+    assert steered.state_dict()["alignment"]["leaves"], "scores are kept per leaf"
+    assert steering("dga+estimator=probe").watches_training
 
 
 def test_without_k_the_first_level_is_steered(corpus: Corpus) -> None:

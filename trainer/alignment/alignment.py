@@ -26,6 +26,7 @@ from pipeline.stream.counter_rng import random_uniform
 from trainer.run.batches import micro_batches
 from trainer.run.distributed import Ranks
 from trainer.run.sharding import is_sharded, local_shards, sharded_gradient, sharded_norm
+from trainer.targets import Target
 
 Normalization = Literal["raw", "clip", "cosine"]
 
@@ -48,6 +49,8 @@ class AlignmentSamples:
     """Shape (n, length): this rank's target sequences, all of them from the train split."""
     target_total: int
     """Number of target sequences over all ranks."""
+    target_weights: NDArray[np.float64] | None = None
+    """Shape (n,): what each counts in the target's loss, over all ranks 1; None is 1/target_total each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +83,13 @@ class AlignmentSampler:
 
     corpus: Corpus
     view: View
-    target: TargetSet
+    target: Target
     seed: int
     sequences_per_domain: int = 4
     """Samples per non-empty domain."""
     target_batch: int = 64
-    """Target sequences; a smaller train split is used whole."""
+    """Target sequences, over several sets in proportion to their weights; a smaller train split is used
+    whole."""
     domains_per_draw: int | None = None
     """Domains that one measurement looks at; None is all that have samples."""
     measured_tokens: int | None = None
@@ -105,9 +109,9 @@ class AlignmentSampler:
 
     def draw_target(self, step: int) -> AlignmentSamples:
         """The same target sequences as `draw`, and no domain's samples."""
-        chosen = self._target_rows(step)
-        target = self.target.train[chosen[self.ranks.rank :: self.ranks.world_size]]
-        target = target[:, : self.measured_tokens]
+        mine = slice(self.ranks.rank, None, self.ranks.world_size)
+        chosen, weights = self._target_sequences(step)
+        target = chosen[mine, : self.measured_tokens]
         return AlignmentSamples(
             k=self.view.k,
             domains=np.empty(0, dtype=np.int64),
@@ -115,6 +119,7 @@ class AlignmentSampler:
             tokens=np.empty((0, self.sequences_per_domain, target.shape[1]), dtype=target.dtype),
             target=target,
             target_total=len(chosen),
+            target_weights=None if weights is None else weights[mine],
         )
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
@@ -145,12 +150,30 @@ class AlignmentSampler:
         drawn = ((part + uniform) * sizes / self.sequences_per_domain).astype(np.int64)
         return np.minimum(drawn, sizes - 1)  # the product may be rounded up to the size
 
-    def _target_rows(self, step: int) -> NDArray[np.int64]:
-        available = len(self.target.train)
-        if available <= self.target_batch:
-            return np.arange(available)
-        rows = np.arange(available)
-        return np.argsort(random_uniform(self.seed, _TARGET_DRAW, step, rows))[: self.target_batch]
+    def _target_sequences(self, step: int) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """The target's sequences (n, length) over all ranks, and what each counts unless all count alike."""
+        if isinstance(self.target, TargetSet):
+            return self._rows_of(self.target, step, _TARGET_DRAW, self.target_batch), None
+        parts = [
+            self._rows_of(part, step, _TARGET_DRAW + number, round(weight * self.target_batch))
+            for number, (part, weight) in enumerate(
+                zip(self.target.sets, self.target.weights, strict=True)
+            )
+        ]
+        weights = [
+            np.full(len(rows), weight / len(rows))
+            for rows, weight in zip(parts, self.target.weights, strict=True)
+        ]
+        return np.concatenate(parts), np.concatenate(weights)
+
+    def _rows_of(self, part: TargetSet, step: int, draw: int, count: int) -> NDArray[Any]:
+        """`count` train sequences of one set, at least one; all if there are no more."""
+        available, count = len(part.train), max(1, count)
+        if available <= count:
+            return part.train
+        order = np.argsort(random_uniform(self.seed, draw, step, np.arange(available)))
+        chosen: NDArray[Any] = part.train[order[:count]]
+        return chosen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,24 +227,33 @@ class Probe:
         return int(self.ranks.gather_array(np.array([-(-len(tokens) // size)])).max())
 
     def gradient(
-        self, tokens: NDArray[Any], *, total: int, size: int
+        self,
+        tokens: NDArray[Any],
+        *,
+        total: int,
+        size: int,
+        weights: NDArray[np.float64] | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """Gradient and value of Σ loss / total over the samples of `tokens` (n, length).
 
-        They go through the model `size` at a time. Of sharded parameters it is this rank's shards of the
-        gradient over the samples of all ranks.
+        With `weights` (n,) it is Σ weight · loss instead. They go through the model `size` at a time. Of
+        sharded parameters it is this rank's shards of the gradient over the samples of all ranks.
         """
         parameters, sharded = self.parameters, is_sharded(self.loss)
         gradient = [torch.zeros_like(shard) for shard in self.shards]
         value = torch.zeros((), device=self.device)
-        for batch, _ in micro_batches(
+        for batch, rows in micro_batches(
             tokens,
             size=size,
             pad_id=self.pad_id,
             device=self.device,
             at_least=self.passes(tokens, size),
         ):
-            loss = self.loss(batch).sum() / total
+            losses = self.loss(batch)
+            if weights is None:
+                loss = losses.sum() / total
+            else:
+                loss = losses[: rows.stop - rows.start] @ torch.from_numpy(weights[rows]).to(losses)
             if sharded:
                 parts = sharded_gradient(loss, parameters)
             else:
@@ -240,7 +272,10 @@ class Probe:
     def target_gradient(self, samples: AlignmentSamples) -> tuple[list[Tensor], Scores]:
         """The normalised g over all ranks, cut like `shards`, and a record of it with scores still at 0."""
         gradient, loss = self.gradient(
-            samples.target, total=samples.target_total, size=self.batch_size
+            samples.target,
+            total=samples.target_total,
+            size=self.batch_size,
+            weights=samples.target_weights,
         )
         # Shards have been summed on their way.
         self.ranks.sum_tensors([loss] if is_sharded(self.loss) else [*gradient, loss])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline import BraidstreamError, Corpus, TargetSet, View
+from pipeline import BraidstreamError, Corpus, View
 from trainer.alignment.alignment import AlignmentSampler, Scores
 from trainer.alignment.difference import DifferenceEstimator
 from trainer.alignment.leaf_alignment import LeafAlignment
@@ -19,6 +19,7 @@ from trainer.alignment.probed_alignment import ProbedAlignment
 from trainer.mixers import MixerSettings
 from trainer.run.distributed import Ranks
 from trainer.steering_config import SteeringConfig
+from trainer.targets import Target
 
 
 class AlignmentError(BraidstreamError, ValueError):
@@ -51,7 +52,7 @@ def make_alignment_source(
     config: SteeringConfig,
     corpus: Corpus,
     view: View,
-    target: TargetSet | None,
+    target: Target | None,
     loss: nn.Module,
     *,
     settings: MixerSettings,

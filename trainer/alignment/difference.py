@@ -22,6 +22,17 @@ from trainer.run.batches import micro_batches
 from trainer.run.sharding import forget_gathered
 
 DEFAULT_EPSILON = {torch.bfloat16: 5e-4, torch.float32: 5e-5}
+LOW_WEIGHTS_EPSILON = 3e-3
+"""For weights that are kept in 16 bits themselves: a shorter step is rounded away where it is added. With
+four tiny models in bfloat16 scores correlate with exact ones by 0.94 to 0.995 at 5e-4, by 0.975 to 1.000 at
+2e-3 and by 0.998 to 1.000 at 5e-3."""
+
+
+def default_epsilon(weights: torch.dtype, compute: torch.dtype) -> float:
+    """The step for weights of one type and a loss that computes in another."""
+    if weights in (torch.bfloat16, torch.float16):
+        return LOW_WEIGHTS_EPSILON
+    return DEFAULT_EPSILON.get(compute, DEFAULT_EPSILON[torch.bfloat16])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import Corpus, TargetSet, View
 from pipeline.stream.counter_rng import random_uniform
 from trainer.alignment.alignment import AlignmentSampler, AlignmentSamples, Estimator, Probe
-from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
+from trainer.alignment.difference import DifferenceEstimator, default_epsilon
 from trainer.alignment.exact import ExactEstimator
 from trainer.run.distributed import Ranks
 from trainer.steering_config import SteeringConfig
+from trainer.targets import Target
 
 _BASIS_DRAW, _SAMPLE_DRAW = 0x626173, 0x736D70
 
@@ -84,6 +84,7 @@ class TowardAllSampler:
             samples,
             target=samples.tokens.reshape(-1, samples.tokens.shape[-1]),
             target_total=filled * self.inner.sequences_per_domain,
+            target_weights=None,
         )
 
 
@@ -91,7 +92,7 @@ def make_sampler(
     config: SteeringConfig,
     corpus: Corpus,
     view: View,
-    target: TargetSet | None,
+    target: Target | None,
     *,
     ranks: Ranks,
     basis: NDArray[np.float64] | None = None,
@@ -108,7 +109,7 @@ def make_sampler(
         sequences_per_domain=config.sequences_per_domain,
         target_batch=config.target_batch,
         domains_per_draw=config.measured_domains,
-        measured_tokens=config.measured_tokens,
+        measured_tokens=config.tokens_looked_at(corpus.tokens_per_sample),
         ranks=ranks,
     )
     if toward == "all":
@@ -130,8 +131,8 @@ def make_estimator(
     epsilon = config.epsilon
     if epsilon is None:
         weight = next(loss.parameters())
-        dtype = getattr(loss, "compute_dtype", weight.dtype)  # what `TokenLoss` computes in
-        epsilon = DEFAULT_EPSILON.get(dtype, DEFAULT_EPSILON[torch.bfloat16])
+        # The second is what `TokenLoss` computes in.
+        epsilon = default_epsilon(weight.dtype, getattr(loss, "compute_dtype", weight.dtype))
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
 
 
@@ -142,8 +143,9 @@ def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks
     no more samples than a target gradient: missing ones would be filled up with padding.
     """
     batch_size = max(1, config.batch_size // ranks.world_size)
-    if config.measured_tokens is not None:
-        shorter = max(1, corpus.tokens_per_sample // config.measured_tokens)
+    tokens = config.tokens_looked_at(corpus.tokens_per_sample)
+    if tokens is not None:
+        shorter = corpus.tokens_per_sample // tokens
         batch_size = max(batch_size, min(shorter * batch_size, config.target_batch))
     return Probe(
         loss=loss,

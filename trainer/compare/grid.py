@@ -13,6 +13,7 @@ from itertools import product
 
 from pipeline import BraidstreamError, Corpus
 from trainer.mixers import PRESETS, UnknownMixerError, mixer_settings
+from trainer.targets import target_weights
 
 
 class GridError(BraidstreamError, ValueError):
@@ -106,7 +107,7 @@ def parse_grid(corpus: Corpus, *, mixers: str, ks: str, targets: str, seeds: str
             at_most=corpus.num_leaves,
             advice=f"the levels of this corpus are {levels}, and every number in between works too",
         ),
-        targets=_names("--targets", targets, known) if targets else known,
+        targets=_targets(targets, known) if targets else known,
         seeds=_numbers("--seeds", seeds, at_least=0, at_most=2**32 - 1, advice="such as 0,1"),
     )
 
@@ -124,6 +125,14 @@ def _mixers(text: str) -> tuple[str, ...]:
     for name in names:
         mixer_settings(name)  # says what is wrong with a name's changes
     return names
+
+
+def _targets(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    targets = _split("--targets", text)
+    for target in targets:
+        for name in target_weights(target, known):
+            _names("--targets", name, known)
+    return targets
 
 
 def _names(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -10,17 +10,21 @@ from trainer.mixers.make import MadeMixer, basis_mixtures, make_mixer
 from trainer.mixers.natural import NaturalMixer
 from trainer.mixers.odm import ODMMixer
 from trainer.mixers.presets import (
+    MEASURED,
     PRESETS,
     VARIED,
     MixerSettings,
     UnknownMixerError,
+    measuring_changes,
     mixer_settings,
+    no_difference,
 )
 from trainer.mixers.protocol import Mixer, Signal
 from trainer.mixers.schedule import ScheduleMixer, read_schedule
 from trainer.mixers.uniform import UniformMixer
 
 __all__ = [
+    "MEASURED",
     "PRESETS",
     "VARIED",
     "Blend",
@@ -42,6 +46,8 @@ __all__ = [
     "basis_mixtures",
     "importance_mixture",
     "make_mixer",
+    "measuring_changes",
     "mixer_settings",
+    "no_difference",
     "read_schedule",
 ]

@@ -19,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Mixture, MixtureError
-from trainer.mixers.mirror import MirrorMixer, ScoreScale, check_mirror_settings
+from trainer.mixers.mirror import (
+    ContinueFrom,
+    MirrorMixer,
+    ScoreScale,
+    check_mirror_settings,
+)
 
 
 class DistributionMixer(MirrorMixer):
@@ -37,16 +42,18 @@ class DistributionMixer(MirrorMixer):
         update_every: int = 25,
         ema: float = 1.0,
         score_scale: ScoreScale = "raw",
+        continue_from: ContinueFrom = "weights",
     ) -> None:
         if len(basis) < 2:
             raise MixtureError(
                 f"the basis holds {', '.join(basis) or 'nothing'}; weights can only move between two or "
                 "more histograms. Name more target sets, or `natural`."
             )
-        check_mirror_settings(step_size, ema, score_scale)
+        check_mirror_settings(step_size, ema, score_scale, continue_from)
         self.step_size = step_size
         self.ema = ema
         self.score_scale: ScoreScale = score_scale
+        self.continue_from: ContinueFrom = continue_from
         self.names = tuple(basis)
         self.basis = np.stack([mixture.probabilities for mixture in basis.values()])
         """Shape (N, k): the histograms p_j."""
@@ -56,7 +63,13 @@ class DistributionMixer(MirrorMixer):
 
     def update(self, step: int, scores: NDArray[np.float64]) -> None:
         """One step of mirror ascent on the scores (N,) of the basis."""
-        self._climb(scores, self.step_size, ema=self.ema, score_scale=self.score_scale)
+        self._climb(
+            scores,
+            self.step_size,
+            ema=self.ema,
+            score_scale=self.score_scale,
+            continue_from=self.continue_from,
+        )
 
     def details(self) -> dict[str, Any]:
         """The weight of each histogram, by name."""

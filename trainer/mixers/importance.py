@@ -16,27 +16,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline import Mixture, MixtureError, TargetSet, View
+from pipeline import Mixture, MixtureError, View
 from trainer.mixers.fixed import FixedMixer
+from trainer.targets import Target
 
 
 class ImportanceMixer(FixedMixer):
     """The target's histogram over the view; see `importance_mixture`."""
 
-    def __init__(self, view: View, target: TargetSet) -> None:
+    def __init__(self, view: View, target: Target) -> None:
         super().__init__(importance_mixture(view, target))
 
 
 class ImportanceRatioMixer(FixedMixer):
     """The target's histogram relative to natural proportions."""
 
-    def __init__(self, view: View, target: TargetSet) -> None:
+    def __init__(self, view: View, target: Target) -> None:
         histogram = importance_mixture(view, target).probabilities
         ratio = histogram / np.maximum(view.sizes, 1)
         super().__init__(Mixture.from_weights(view, ratio))
 
 
-def importance_mixture(view: View, target: TargetSet) -> Mixture:
+def importance_mixture(view: View, target: Target) -> Mixture:
     """The target's histogram over `view` as a mixture.
 
     What the histogram gives to domains without samples goes to the others in proportion. Raises

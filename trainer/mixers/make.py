@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import Corpus, Mixture, RepetitionBudget, TargetSet, View
+from pipeline import Corpus, Mixture, RepetitionBudget, View
 from trainer.mixers.blend import Blend
 from trainer.mixers.dga import DGAMixer
 from trainer.mixers.distributions import DistributionMixer
@@ -20,6 +20,7 @@ from trainer.mixers.presets import MixerSettings, UnknownMixerError, mixer_setti
 from trainer.mixers.protocol import Mixer
 from trainer.mixers.schedule import read_schedule
 from trainer.mixers.uniform import UniformMixer
+from trainer.targets import Target, steering_target
 
 
 class MadeMixer(NamedTuple):
@@ -36,7 +37,7 @@ def make_mixer(
     *,
     num_steps: int,
     batch_size: int,
-    target: TargetSet | None = None,
+    target: Target | None = None,
     basis: Mapping[str, Mixture] | None = None,
     learning_rate: Callable[[int], float] | None = None,
     weights_file: Path | None = None,
@@ -82,7 +83,7 @@ def basis_mixtures(
     return {
         name: Mixture.natural(view)
         if name == "natural"
-        else importance_mixture(view, corpus.target(name))
+        else importance_mixture(view, steering_target(corpus, name))
         for name in wanted
     }
 
@@ -98,7 +99,7 @@ def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:
 def _rule(
     settings: MixerSettings,
     view: View,
-    target: TargetSet | None,
+    target: Target | None,
     basis: Mapping[str, Mixture] | None,
     learning_rate: Callable[[int], float] | None,
     weights_file: Path | None,
@@ -122,6 +123,7 @@ def _rule(
                 update_every=settings.update_every,
                 ema=settings.ema,
                 score_scale=settings.score_scale,
+                continue_from=settings.continue_from,
             )
         case "dga-distributions":
             if basis is None:
@@ -149,7 +151,8 @@ def _rule(
                     "the mixer 'schedule' reads its weights from a file; name one with --weights-file, "
                     "for instance the metrics.jsonl of another run."
                 )
-            return read_schedule(weights_file, view)
+            schedule = read_schedule(weights_file, view)
+            return schedule.frozen() if settings.replay == "last" else schedule
 
 
 def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> DistributionMixer:
@@ -165,10 +168,11 @@ def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> Dis
         update_every=settings.update_every,
         ema=settings.ema,
         score_scale=settings.score_scale,
+        continue_from=settings.continue_from,
     )
 
 
-def _start(settings: MixerSettings, view: View, target: TargetSet | None) -> Mixture:
+def _start(settings: MixerSettings, view: View, target: Target | None) -> Mixture:
     if settings.start == "uniform":
         return Mixture.uniform(view)
     natural = Mixture.natural(view)

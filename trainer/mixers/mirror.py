@@ -12,6 +12,7 @@ from trainer.dga import finite_scores, mirror_ascent, moving_average, standardiz
 from trainer.mixers.protocol import Signal
 
 ScoreScale = Literal["raw", "std"]
+ContinueFrom = Literal["weights", "average"]
 
 
 class MirrorWeights:
@@ -41,8 +42,12 @@ class MirrorWeights:
         *,
         ema: float = 1.0,
         score_scale: ScoreScale = "raw",
+        continue_from: ContinueFrom = "weights",
     ) -> bool:
-        """One step on scores (m,); False when they are not finite, which changes and counts that."""
+        """One step on scores (m,); False when they are not finite, which changes and counts that.
+
+        With continue_from `average` the next step starts at the average, as if it had been the weights.
+        """
         if not finite_scores(self._log_weights, scores):
             self.skipped += 1
             return False
@@ -50,6 +55,9 @@ class MirrorWeights:
             scores = standardized(self._log_weights, scores)
         self._log_weights = mirror_ascent(self._log_weights, scores, step_size)
         self.average = moving_average(self.average, self.weights, ema)
+        if continue_from == "average":
+            alive = np.maximum(self.average[self._alive], np.finfo(np.float64).tiny)
+            self._log_weights[self._alive] = np.log(alive)
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,7 +126,9 @@ def check_update_every(update_every: int) -> None:
         raise ValueError(f"update_every={update_every!r} (T_r) must be at least 1 step.")
 
 
-def check_mirror_settings(step_size: float, ema: float, score_scale: str) -> None:
+def check_mirror_settings(
+    step_size: float, ema: float, score_scale: str, continue_from: str
+) -> None:
     """Raise ValueError for settings of `MirrorWeights.ascend` that are out of range."""
     if not step_size >= 0:
         raise ValueError(f"step_size={step_size!r} (η) must be 0 or more.")
@@ -126,3 +136,5 @@ def check_mirror_settings(step_size: float, ema: float, score_scale: str) -> Non
         raise ValueError(f"ema={ema!r} (β) must be above 0 and at most 1; 1 is no average.")
     if score_scale not in ("raw", "std"):
         raise ValueError(f"score_scale={score_scale!r} must be 'raw' or 'std'.")
+    if continue_from not in ("weights", "average"):
+        raise ValueError(f"continue_from={continue_from!r} must be 'weights' or 'average'.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline import BraidstreamError
-from trainer.mixers.mirror import ScoreScale
+from trainer.mixers.mirror import ContinueFrom, ScoreScale
 from trainer.mixers.protocol import Signal
 
 Method = Literal[
@@ -23,6 +23,7 @@ Method = Literal[
 Start = Literal["natural", "importance", "uniform"]
 Surplus = Literal["mixture", "natural", "importance"]
 Toward = Literal["target", "all"]
+Replay = Literal["moving", "last"]
 
 SIGNALS: dict[Method, Signal] = {
     "natural": "nothing",
@@ -54,6 +55,8 @@ class MixerSettings:
     """T_r, in steps between updates; also how often a blend that moves is renewed."""
     ema: float = 1.0
     """β of DGA-EMA, the share of the newest weights; 1 is no average."""
+    continue_from: ContinueFrom = "weights"
+    """With an average, where the next update starts: at the weights themselves, or at their average."""
     score_scale: ScoreScale = "raw"
     """Scores as they are, or in units of their standard deviation over domains; η goes with it."""
     start: Start = "natural"
@@ -65,6 +68,8 @@ class MixerSettings:
     """μ of DoGE: the smaller, the faster."""
     toward: Toward = "target"
     """Whose gradient DoGE aligns with: the target's, or the mean over all domains."""
+    replay: Replay = "moving"
+    """What a schedule takes of its file: weights as they moved, or the last ones from the start on."""
     importance_share: float = 0.0
     """Share of what is sampled that the target's importance-sampling histogram decides."""
     natural_share: float = 0.0
@@ -101,6 +106,34 @@ class MixerSettings:
         takes_surplus = self.max_passes is not None and self.surplus == "importance"
         return self.importance_share > 0 or takes_surplus
 
+    @property
+    def blend_moves(self) -> bool:
+        """Whether what is blended in changes during a run although the rule's weights stay."""
+        end = self.natural_share_end
+        moves = end is not None and end != self.natural_share
+        bounded = self.max_passes is not None
+        return moves or (bounded and (self.repeat_decay > 0 or self.surplus == "importance"))
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Which settings of `VARIED` make a difference to this mixer."""
+        used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
+        if self.max_passes is not None:
+            used += ["surplus", "repeat_decay"]
+        if self.signal != "nothing" or self.blend_moves:
+            used.append("update_every")
+        if self.method in ("dga", "dga-distributions"):
+            used += ["step_size", "ema", "score_scale", "start"]
+            if self.ema < 1:
+                used.append("continue_from")
+        if self.method == "doge":
+            used += ["bregman", "toward", "start"]
+        if self.method == "schedule":
+            used.append("replay")
+        if "start" in used and self.start == "importance":
+            used.append("start_share")
+        return tuple(used)
+
 
 PRESETS: dict[str, MixerSettings] = {
     "natural": MixerSettings(method="natural"),
@@ -116,6 +149,14 @@ PRESETS: dict[str, MixerSettings] = {
         repeat_decay=1.0,
         natural_share=0.3,
         natural_share_end=0.0,
+    ),
+    # The same rule with most of every batch natural throughout: for models that must keep general ability.
+    "importance-general": MixerSettings(
+        method="importance",
+        max_passes=6,
+        surplus="natural",
+        repeat_decay=1.0,
+        natural_share=0.85,
     ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
@@ -133,24 +174,47 @@ PRESETS: dict[str, MixerSettings] = {
 def mixer_settings(name: str) -> MixerSettings:
     """The settings called `name`; `UnknownMixerError` lists the names.
 
-    A preset may be varied in its name: `dga-paced+step_size=2+start=importance`.
+    A preset may be varied in its name: `dga-paced+step_size=2+start=importance`. A change that makes no
+    difference to the mixer is an error too. For changes of how alignment is measured see
+    `measuring_changes`.
     """
     preset, *changes = name.split("+")
     if preset not in PRESETS:
         raise UnknownMixerError(
             f"there is no mixer {preset!r}; choose one of {', '.join(PRESETS)}."
         )
-    return replace(PRESETS[preset], **dict(_parse_change(name, change) for change in changes))
+    parsed = dict(_parse_change(name, change) for change in changes)
+    own = {field: value for field, value in parsed.items() if field in VARIED}
+    settings = replace(PRESETS[preset], **own)
+    for field in parsed:
+        if field in MEASURED and settings.signal != "alignment":
+            raise UnknownMixerError(
+                f"{field} changes nothing in the mixer {name!r}, which measures no alignment; leave it out."
+            )
+    if unused := [field for field in own if field not in settings.uses]:
+        raise UnknownMixerError(no_difference(unused[0], name))
+    return settings
+
+
+def measuring_changes(name: str) -> dict[str, Any]:
+    """What a mixer's name says of how alignment is measured: `dga+shrinkage=tree+half_life=200`."""
+    changes = dict(_parse_change(name, change) for change in name.split("+")[1:])
+    return {field: value for field, value in changes.items() if field in MEASURED}
+
+
+def no_difference(field: str, mixer: str) -> str:
+    """That a setting is without effect in a mixer, and whose it is."""
+    return f"{field} changes nothing in the mixer {mixer!r}: {_BELONGS[field]}. Leave it out."
 
 
 def _parse_change(name: str, change: str) -> tuple[str, Any]:
     """`field=value` with the value in the type that the field's default shows."""
     field, equals, text = change.partition("=")
-    kind = VARIED.get(field)
+    kind = (VARIED | MEASURED).get(field)
     if kind is None or not equals:
         raise UnknownMixerError(
             f"{change!r} in the mixer {name!r} is no setting=value; the settings are "
-            f"{', '.join(VARIED)}."
+            f"{', '.join([*VARIED, *MEASURED])}."
         )
     if isinstance(kind, tuple):
         if text not in kind:
@@ -168,11 +232,13 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "step_size": float,
     "update_every": int,
     "ema": float,
+    "continue_from": ("weights", "average"),
     "score_scale": ("raw", "std"),
     "start": ("natural", "importance", "uniform"),
     "start_share": float,
     "bregman": float,
     "toward": ("target", "all"),
+    "replay": ("moving", "last"),
     "importance_share": float,
     "natural_share": float,
     "natural_share_end": float,
@@ -180,4 +246,30 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "surplus": ("mixture", "natural", "importance"),
     "repeat_decay": float,
 }
-"""What a name can vary; also the settings that a run's configuration can change."""
+"""Settings of a mixer that its name can vary; a run's configuration can change them, too."""
+
+MEASURED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
+    "estimator": ("difference", "exact", "probe"),
+    "shrinkage": ("none", "tree"),
+    "half_life": float,
+    "probe_every": int,
+    "measured_domains": int,
+    "measured_tokens": int,
+    "gradients": ("raw", "clip", "cosine"),
+    "epsilon": float,
+    "sequences_per_domain": int,
+    "sequences_per_distribution": int,
+    "target_batch": int,
+}
+"""Settings of a run that a mixer's name can vary as well, so that one comparison holds several."""
+
+_BELONGS = {
+    **dict.fromkeys(("step_size", "ema", "score_scale"), "it belongs to dga and dga-distributions"),
+    "start": "it belongs to dga, dga-distributions and doge",
+    "start_share": "it takes start=importance",
+    "replay": "it belongs to schedule",
+    "continue_from": "it takes an average, ema below 1, in dga or dga-distributions",
+    **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
+    **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
+    "update_every": "it learns nothing, and what is blended into it does not move",
+}

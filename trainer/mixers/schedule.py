@@ -7,7 +7,8 @@ One JSON object per line:
 
 Weights hold from their step until the next line's. A run's metrics.jsonl is such a file (its lines that are
 no "mixture" records are passed over), and weights that sum to 1 are taken to the last bit: with the same
-seed, batch size and repetition budget a replay draws the very same samples.
+seed, batch size and repetition budget a replay draws the very same samples. With `replay=last` the last
+weights hold from the start on: what the run found out, frozen.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class ScheduleMixer(FixedMixer):
     def mixture_at(self, step: int) -> Mixture:
         """The last mixture of the plan whose step has come."""
         return self._mixtures[bisect_right(self._steps, step) - 1]
+
+    def frozen(self) -> ScheduleMixer:
+        """The plan's last mixture, from step 0 on."""
+        return ScheduleMixer({0: self._mixtures[-1]})
 
 
 def read_schedule(path: Path, view: View) -> ScheduleMixer:

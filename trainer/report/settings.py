@@ -30,10 +30,11 @@ def common_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Names of settings that differ between runs although the grid does not vary them."""
     names = dict.fromkeys(name for run in runs for name in run.config)
+    in_names = {change.partition("=")[0] for run in runs for change in run.mixer.split("+")[1:]}
     return [
         name
         for name in names
-        if name not in _VARIED | _MIXERS_OWN
+        if name not in _VARIED | _MIXERS_OWN | in_names
         and len({json.dumps(run.config.get(name), sort_keys=True) for run in runs}) > 1
     ]
 

@@ -26,6 +26,7 @@ MIXER_COLORS = {
     "importance-ratio": "#f2c14e",
     "importance-paced": "#d55e00",
     "importance-fading": "#a6761d",
+    "importance-general": "#6b6ecf",
     "dga": "#0072b2",
     "dga-ema": "#56b4e9",
     "dga-distributions": "#17a2a8",

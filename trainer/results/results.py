@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import BraidstreamError
+from trainer.targets import target_weights
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -164,7 +165,9 @@ class Run:
 
 def read_runs(folder: Path) -> list[Run]:
     """Read all runs directly inside `folder`, by name; folders without config.json are no runs."""
-    return [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+    runs = [read_run(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+    steering = dict.fromkeys(run.target for run in runs if run.target is not None)
+    return [_with_mixed_targets(run, tuple(steering)) for run in runs]
 
 
 def read_run(folder: Path) -> Run:
@@ -186,6 +189,21 @@ def read_run(folder: Path) -> Run:
         warnings=_warnings(records),
         unreadable_lines=unreadable,
     )
+
+
+def _with_mixed_targets(run: Run, targets: Sequence[str]) -> Run:
+    """A run that no target steers also counts for several sets with weights that steered another."""
+    if run.target is not None:
+        return run
+    found = run.evaluations
+    test, train = dict(found.target_loss), dict(found.target_train_loss)
+    for target in targets:
+        weights = target_weights(target, tuple(test))
+        if target not in test and set(weights) <= set(test):
+            for losses in (test, train):
+                parts = [weight * losses[name] for name, weight in weights.items()]
+                losses[target] = np.sum(parts, axis=0)
+    return replace(run, evaluations=replace(found, target_loss=test, target_train_loss=train))
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:

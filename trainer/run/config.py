@@ -18,13 +18,14 @@ class TrainConfig:
     """Settings of one training run. A setting of None is chosen from the others."""
 
     target: str | None = None
-    """Target set that steers the mixture; natural and uniform need none."""
+    """Target set that steers the mixture, or several with weights, such as recipes=0.7+medical_qa=0.3;
+    natural and uniform need none."""
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "importance-fading"
     """Who chooses the mixture: natural, uniform, importance, importance-ratio, importance-paced,
-    importance-fading, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general, doge, odm, schedule. A
-    name can carry changes, such as dga-paced+step_size=2+start=importance."""
+    importance-fading, importance-general, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general,
+    doge, odm, schedule. A name can carry changes, such as dga-paced+step_size=2+start=importance."""
     k: int | None = None
     """Number of domains, from 1 to the corpus' leaves; default: the tree's first level."""
     preset: Literal["1m", "14m", "110m", "350m"] = "14m"
@@ -51,6 +52,9 @@ class TrainConfig:
     """DGA's T_r, in steps; default: the mixer's."""
     ema: float | None = None
     """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
+    continue_from: Literal["weights", "average"] | None = None
+    """With an average, where DGA's next update starts: at the weights or at their average; default: the
+    mixer's."""
     score_scale: Literal["raw", "std"] | None = None
     """DGA's scores as they are, or in units of their standard deviation over domains (η goes with it);
     default: the mixer's."""
@@ -66,6 +70,9 @@ class TrainConfig:
     """Target sets, or natural, whose histograms dga-distributions weighs; default: all, and natural."""
     weights_file: str | None = None
     """Weights that the mixer schedule replays: lines of step and weights, or a run's metrics.jsonl."""
+    replay: Literal["moving", "last"] | None = None
+    """What a schedule takes of its file: weights as they moved, or the last ones, frozen from the start on;
+    default: the mixer's."""
     importance_share: float | None = None
     """Share of every batch that the target's importance-sampling histogram decides; default: the
     mixer's."""
@@ -93,8 +100,8 @@ class TrainConfig:
     measured_domains: int | None = None
     """Domains that one measurement looks at, spread over the tree; default: all. Fewer take shrinkage."""
     measured_tokens: int | None = None
-    """Tokens of every sample, from its beginning on, that a measurement looks at; default: all. A quarter
-    costs a quarter, so four times as many samples cost the same. The probe takes the target's so."""
+    """Tokens of every sample, from its beginning on, that a measurement looks at; default: 256, or all of a
+    shorter sample. 0 is all. A quarter costs a quarter. The probe takes the target's so."""
     gradients: Literal["raw", "clip", "cosine"] = "clip"
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
@@ -136,10 +143,9 @@ class TrainConfig:
         for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("probe_every", self.probe_every >= 1, "at least 1")
-        fewest = {"measured_domains": 1, "measured_tokens": 2}
-        for name, least in fewest.items():
-            value = getattr(self, name)
-            self._require(name, value is None or value >= least, f"at least {least}")
+        domains, tokens = self.measured_domains, self.measured_tokens
+        self._require("measured_domains", domains is None or domains >= 1, "at least 1")
+        self._require("measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
         self._require("half_life", self.half_life > 0, "positive")
         self._require("learning_rate", self.learning_rate > 0, "positive")
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")

@@ -18,6 +18,7 @@ from torch import nn
 from pipeline import Corpus
 from trainer.run.batches import micro_batches
 from trainer.run.distributed import Ranks
+from trainer.targets import mixed_loss, target_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,9 @@ class Evaluator:
         device: torch.device,
         ranks: Ranks,
     ) -> None:
-        targets = [corpus.target(name) for name in names]
+        self._weights = {name: target_weights(name, corpus.target_names) for name in names}
+        sets = dict.fromkeys(name for weights in self._weights.values() for name in weights)
+        targets = [corpus.target(name) for name in sets]
         self._test = {target.name: evenly(target.test, max_sequences) for target in targets}
         self._train = {target.name: evenly(target.train, max_sequences) for target in targets}
         self._generic = evenly(corpus.heldout, max_sequences)
@@ -68,11 +71,18 @@ class Evaluator:
         """Losses of the model behind `loss` (tokens (n, length) -> (n,)), the same on every rank."""
         started = time.perf_counter()
         return Evaluation(
-            target_loss={name: self._mean(loss, rows) for name, rows in self._test.items()},
-            target_train_loss={name: self._mean(loss, rows) for name, rows in self._train.items()},
+            target_loss=self._of_targets(loss, self._test),
+            target_train_loss=self._of_targets(loss, self._train),
             generic_loss=self._mean(loss, self._generic),
             seconds=time.perf_counter() - started,
         )
+
+    def _of_targets(
+        self, loss: nn.Module, sets: dict[str, NDArray[Any]]
+    ) -> dict[str, float | None]:
+        """By name; the loss on several sets is the weighted mean of theirs."""
+        losses = {name: self._mean(loss, rows) for name, rows in sets.items()}
+        return {name: mixed_loss(losses, weights) for name, weights in self._weights.items()}
 
     def _mean(self, loss: nn.Module, tokens: NDArray[Any]) -> float | None:
         """Mean over tokens, so that a last block that is mostly padding counts for what it holds."""

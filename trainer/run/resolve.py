@@ -8,9 +8,17 @@ import torch
 
 from pipeline import Corpus
 from trainer.alignment.difference import DEFAULT_EPSILON
-from trainer.mixers import VARIED, MixerSettings, mixer_settings
-from trainer.run.config import TrainConfig
+from trainer.mixers import (
+    MEASURED,
+    VARIED,
+    MixerSettings,
+    measuring_changes,
+    mixer_settings,
+    no_difference,
+)
+from trainer.run.config import ConfigError, TrainConfig
 from trainer.steering_config import SteeringConfig
+from trainer.targets import target_weights
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -18,9 +26,21 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainConfig:
     """`config` with every setting that depends on others, on the corpus or on `device` filled in.
 
-    What the chosen mixer or estimator does not use stays None. Resolving again changes nothing.
+    What the mixer's name says of measuring alignment goes before what `config` says. What the chosen mixer
+    or estimator does not use stays None, and is a `ConfigError` where it was given. Resolving again
+    changes nothing.
     """
-    targets = dict.fromkeys([*([config.target] if config.target else []), *config.evaluate])
+    if unused := unused_settings(config):
+        raise ConfigError(no_difference(unused[0], config.mixer))
+    config = replace(config, **measuring_changes(config.mixer))
+    steering = [] if config.target is None else [config.target]
+    targets = dict.fromkeys(
+        [
+            *steering,
+            *(name for text in steering for name in target_weights(text, corpus.target_names)),
+            *config.evaluate,
+        ]
+    )
     config = replace(config, evaluate=tuple(targets) or corpus.target_names)
     if config.k is None:
         config = replace(config, k=corpus.domains(level=1).k)
@@ -30,29 +50,19 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
         good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(config, precision="bfloat16" if good else "float32")
     settings = chosen_settings(config)
-    config = replace(config, **{name: getattr(settings, name) for name in _used_by(settings)})
+    filled = {name: getattr(settings, name) for name in settings.uses}
+    if settings.signal == "nothing":
+        filled.pop("update_every", None)  # a moving blend's has never been recorded
+    config = replace(config, **filled)
     if settings.signal == "alignment" and config.shrinkage is None:
         config = replace(config, shrinkage="tree" if config.estimator == "probe" else "none")
+    if settings.signal == "alignment" and config.measured_tokens is None:
+        looked_at = steering_config(config).tokens_looked_at(corpus.tokens_per_sample)
+        config = replace(config, measured_tokens=looked_at)
     measures = settings.signal == "alignment" and config.estimator == "difference"
     if measures and config.epsilon is None:
         config = replace(config, epsilon=DEFAULT_EPSILON[PRECISIONS[config.precision]])
     return config
-
-
-def _used_by(settings: MixerSettings) -> list[str]:
-    """Settings that make a difference to this mixer."""
-    used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
-    if settings.max_passes is not None:
-        used += ["surplus", "repeat_decay"]
-    if settings.signal != "nothing":
-        used.append("update_every")
-    if settings.method in ("dga", "dga-distributions"):
-        used += ["step_size", "ema", "score_scale", "start"]
-    if settings.method == "doge":
-        used += ["bregman", "toward", "start"]
-    if "start" in used and settings.start == "importance":
-        used.append("start_share")
-    return used
 
 
 def steering_config(config: TrainConfig) -> SteeringConfig:
@@ -84,3 +94,35 @@ def chosen_settings(config: TrainConfig) -> MixerSettings:
     """The settings of `config.mixer`, changed where the configuration says so."""
     given = {name: getattr(config, name) for name in VARIED if getattr(config, name) is not None}
     return replace(mixer_settings(config.mixer), **given)
+
+
+def unused_settings(config: TrainConfig) -> list[str]:
+    """Settings of mixers that are given and make no difference to this one."""
+    uses = chosen_settings(config).uses
+    return [name for name in VARIED if name not in uses and getattr(config, name) is not None]
+
+
+def idle_settings(config: TrainConfig) -> list[str]:
+    """Settings beside the mixer's own that differ from their defaults and change nothing in this run."""
+    settings = chosen_settings(config)
+    config = replace(config, **measuring_changes(config.mixer))
+    distributions, probes = settings.method == "dga-distributions", config.estimator == "probe"
+    shrinks = (config.shrinkage or ("tree" if probes else "none")) == "tree"
+    used = {
+        "basis": distributions,
+        "weights_file": settings.method == "schedule",
+        "half_life": probes or shrinks,
+        "probe_every": probes,
+        "epsilon": config.estimator == "difference",
+        "sequences_per_domain": not (probes or distributions),
+        "sequences_per_distribution": distributions and not probes,
+    }
+    defaults = TrainConfig()
+    return [
+        name
+        for name in [*MEASURED, "basis", "weights_file"]
+        if getattr(config, name) != getattr(defaults, name)
+        and not (
+            used.get(name, True) and (settings.signal == "alignment" or name == "weights_file")
+        )
+    ]

@@ -14,6 +14,7 @@ import torch
 
 from pipeline import BraidstreamError, Corpus
 from pipeline.corpus.versions import advice
+from trainer.mixers import MixerSettings
 from trainer.run.atomic import write_json
 from trainer.run.config import TrainConfig
 
@@ -50,7 +51,9 @@ class RunFolder:
         differences = [
             f"{name} (there {found.get(name)!r}, now {value!r})"
             for name, value in wanted.items()
-            if name not in _MAY_DIFFER and found.get(name) != value
+            if name not in _MAY_DIFFER
+            and found.get(name) != value
+            and not (name not in found and _is_default(name, value))
         ]
         if differences:
             raise RunFolderError(
@@ -84,6 +87,11 @@ class RunFolder:
         result = {"format_version": RESULT_VERSION, "config": config.to_json(), **outcome}
         write_json(self.result_file, result)
         return result
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a setting that a run of an earlier version does not record means what was done then."""
+    return value is not None and value == getattr(MixerSettings(method="natural"), name, None)
 
 
 def _identity(config: TrainConfig, corpus: Corpus) -> dict[str, Any]:
