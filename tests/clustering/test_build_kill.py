@@ -328,8 +328,8 @@ def test_kills_in_every_stage(
     rounds = [
         ("build", building, building.stages, 1, 4),
         ("build, static", undisturbed(static), ["static-model", "embed", "embed-targets"], 1, 2),
-        ("build, 2 workers", building, list(LAST_OF_A_UNIT), 2, 4),
-        ("add", adding, [*adding.stages, CLEANING], 1, 4),
+        ("build, 2 workers", building, list(LAST_OF_A_UNIT), 2, 2),
+        ("add", adding, [*adding.stages, CLEANING], 1, 2),
         ("add, 2 workers", adding, ["read", "embed", "write"], 2, 1),
     ]
     for name, job, stages, workers, wanted in rounds:
