@@ -264,7 +264,8 @@ class BuildStages:
 
     def _say_where_it_embeds(self) -> None:
         config = self.config
-        if config.engine == "ray" and config.device == "auto" and self.place == "cpu":
+        chose = config.device == "auto" and not self.choice.is_static
+        if config.engine == "ray" and chose and self.place == "cpu":
             self.work.progress.note(
                 "this machine has no GPU, so the nodes embed on their cores; where they have GPUs, "
                 "give --device cuda --dtype bfloat16"
