@@ -51,6 +51,9 @@ def cluster(s3_server: StoreServer) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(REPOSITORY))
         s3_server.use(environment)
+        # Else the address would be left in /tmp/ray, if there is one, in the place of a cluster in use.
+        environment.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()
         cluster = Cluster(
             initialize_head=True,
             head_node_args={**NODE, "include_dashboard": False, "temp_dir": folder},
