@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from clustering.errors import BuildError
 from clustering.trees.assignment import assigned_name
 from clustering.work.progress import Progress
 from clustering.work.stages import StageRecord, Workspace
+from clustering.work.work_store import SCRATCH
 from pipeline import Corpus, open_corpus
 from pipeline.corpus.manifest import Manifest
 from pipeline.storage.storage import LocalStorage, read_array
@@ -100,8 +102,15 @@ def add(
             stages=tuple(work.records),
             seconds=time.monotonic() - started,
         )
-        shutil.rmtree(work.folder)
+        _discard(work, build.folder / SCRATCH)
     return report
+
+
+def _discard(work: Workspace, scratch: Path) -> None:
+    """Remove the work at once: half of it would count as a finished stage whose files are missing."""
+    scratch.mkdir(exist_ok=True)
+    work.folder.rename(scratch / ADD_FOLDER)
+    shutil.rmtree(scratch / ADD_FOLDER)
 
 
 def _far_share(corpus: Corpus, stages: AddStages) -> float | None:

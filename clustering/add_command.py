@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from clustering.add import FAR_SHARE, AddReport, add
 from clustering.add_config import AddConfig
+from clustering.documents.records import SHOWN_EXAMPLES
 
 DESCRIPTION = """Add documents to a corpus: a new version of it, with nothing rewritten.
 
@@ -41,7 +42,8 @@ def print_report(config: AddConfig, report: AddReport) -> None:
         f"left out: {report.known:,} that were there already, {report.empty:,} empty, "
         f"{report.skipped_input:,} unreadable"
     )
-    lines = [f"  unreadable: {example}" for example in report.examples_of_skipped]
+    examples = report.examples_of_skipped[:SHOWN_EXAMPLES]
+    lines = [f"  unreadable: {example}" for example in examples]
     if not report.documents:
         print("\n".join([f"nothing new for {config.corpus}; it stays as it is.", left_out, *lines]))
         return

@@ -148,6 +148,8 @@ def build_config(config: AddConfig, corpus: Corpus) -> BuildConfig:
         format="mds" if manifest.shard_format == "mds" else "webdataset",
         block_bytes=manifest.blocks.block_bytes,
         workers=config.workers,
+        engine=config.engine,
+        ray_address=config.ray_address,
         seed=int(manifest.build.get("seed", 0)),
         part_documents=config.part_documents,
     )

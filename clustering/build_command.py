@@ -9,6 +9,7 @@ from typing import Any
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig
+from clustering.documents.records import SHOWN_EXAMPLES
 from clustering.work.stages import write_json
 
 REPORT_FILE = "build_report.json"
@@ -105,7 +106,10 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     ]
     if manifest.tree.empty_leaves:
         lines.append(f"{manifest.tree.empty_leaves:,} leaves own no sample (too small for a block)")
-    lines += [f"  unreadable: {example}" for example in report.examples_of_skipped]
+    examples = report.examples_of_skipped
+    lines += [f"  unreadable: {example}" for example in examples[:SHOWN_EXAMPLES]]
+    if len(examples) > SHOWN_EXAMPLES:
+        lines.append(f"  the first {len(examples):,} are listed in {config.folder / REPORT_FILE}")
     lines.append(f"corpus: {config.out}   next: braidstream inspect {config.folder}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

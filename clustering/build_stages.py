@@ -40,7 +40,15 @@ from clustering.documents.targets import (
     target_identity,
 )
 from clustering.embedding.adopted_embeddings import CorpusDocuments, adopt_embeddings
-from clustering.embedding.embed_task import EmbedTask, prepare_static, stored_embedder
+from clustering.embedding.embed_task import (
+    PIECE_DOCUMENTS,
+    STATIC_MARKER,
+    DistillTask,
+    EmbedTargetsTask,
+    EmbedTask,
+    piece_name,
+    target_pieces,
+)
 from clustering.embedding.embedder import EmbedderChoice, choose_device, choose_dtype
 from clustering.embedding.embedding_parts import EmbeddingParts, part_name
 from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
@@ -69,9 +77,6 @@ from pipeline.corpus.manifest import (
     SampleSchema,
     file_entry,
 )
-
-EMBED_DOCUMENTS = 512
-"""Documents of a target set between two signs of progress."""
 
 
 def foreign_identity(file: ForeignFile) -> list[Any]:
@@ -230,8 +235,9 @@ class BuildStages:
         if self.choice.is_static:
             depends_on |= {**self._keys("dedupe"), "recipe": STATIC_RECIPE}
         with self._stage("static-model", depends_on) as stage:
-            if stage.todo:
-                prepare_static(self.store, self.choice, self.place)
+            if stage.todo and self.choice.is_static:
+                task = DistillTask(store=self.store, choice=self.choice, place=self.place)
+                stage.run(task, [STATIC_MARKER])
 
     def embed(self) -> None:
         """Documents to vectors: by far the longest stage."""
@@ -250,29 +256,41 @@ class BuildStages:
                     advance=stage.advance,
                 )
             elif stage.todo:
+                self._say_where_it_embeds()
                 task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, self._per_part(lambda part: part_name("embed", part)), self._kept)
             if stage.todo:
-                stage.facts["embedder"] = stored_embedder(self.store, self.choice, self.place).name
+                stage.facts["embedder"] = self.choice.recorded_name
+
+    def _say_where_it_embeds(self) -> None:
+        config = self.config
+        chose = config.device == "auto" and not self.choice.is_static
+        if config.engine == "ray" and chose and self.place == "cpu":
+            self.work.progress.note(
+                "this machine has no GPU, so the nodes embed on their cores; where they have GPUs, "
+                "give --device cuda --dtype bfloat16"
+            )
 
     def embed_targets(self) -> None:
-        """Train documents of the target sets to vectors, one file per target."""
-        total = sum(count["train"] for count in self._fact("targets", "counts").values())
-        with self._stage("embed-targets", self._keys("targets", "embed"), total=total) as stage:
+        """Train documents of the target sets to vectors."""
+        counts = {name: count["train"] for name, count in self._fact("targets", "counts").items()}
+        depends_on = {**self._keys("targets", "embed"), "piece": PIECE_DOCUMENTS}
+        with self._stage("embed-targets", depends_on, total=sum(counts.values())) as stage:
             if stage.todo:
-                for name in self._fact("targets", "counts"):
-                    vectors = self._embed(TargetDocuments(self.store, name, "train"), stage)
-                    self._check_dimensions(vectors.shape[1])
-                    self.store.publish_array(f"embed-targets/{name}.npy", vectors)
+                task = EmbedTargetsTask(
+                    store=self.store,
+                    choice=self.choice,
+                    place=self.place,
+                    pieces=target_pieces(counts),
+                )
+                stage.run(task, [piece_name(*piece) for piece in task.pieces])
+                for name in counts:
+                    self._check_dimensions(self._target_vectors(name).shape[1])
 
-    def _embed(self, documents: TargetDocuments, stage: Stage) -> NDArray[np.float16]:
-        embedder = stored_embedder(self.store, self.choice, self.place)
-        vectors = []
-        for begin in range(0, len(documents), EMBED_DOCUMENTS):
-            texts = documents.texts[begin : begin + EMBED_DOCUMENTS]
-            vectors.append(embedder.embed(texts).astype(np.float16))
-            stage.advance(len(texts))
-        return np.concatenate(vectors)
+    def _target_vectors(self, name: str) -> NDArray[np.float16]:
+        count = self._fact("targets", "counts")[name]["train"]
+        pieces = target_pieces({name: count})
+        return np.concatenate([self.store.array(piece_name(*piece)) for piece in pieces])
 
     def fit(self) -> None:
         """A sample of the vectors to a tree."""
@@ -425,7 +443,7 @@ class BuildStages:
             name=name,
             train=TargetDocuments(self.store, name, "train"),
             test=TargetDocuments(self.store, name, "test") if has_test else None,
-            train_vectors=self.store.array(f"embed-targets/{name}.npy"),
+            train_vectors=self._target_vectors(name),
         )
 
     def _check_dimensions(self, found: int) -> None:

@@ -90,7 +90,8 @@ def standing(rows: NDArray[Any], sample: int) -> NDArray[Any]:
     kept = ranks(rows["leaf"]) < sample
     by_distance = np.lexsort((rows["document"], rows["distance"], rows["leaf"]))
     leaf = rows["leaf"][by_distance]
-    is_last = np.append(leaf[1:] != leaf[:-1], [True] * (len(leaf) > 0))
+    is_last = np.ones(len(leaf), dtype=np.bool_)
+    is_last[:-1] = leaf[1:] != leaf[:-1]
     kept[by_distance[(ranks(leaf) < NUM_NEAREST) | is_last]] = True
     return rows[kept]
 

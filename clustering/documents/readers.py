@@ -24,8 +24,11 @@ from clustering.documents.records import BadInput, Columns, Document
 from clustering.errors import InputError
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
-"""A line, a text file, a value or a member of a tar that is longer is bad input."""
+"""A line, a text file, a value or a member of a tar that is longer is bad input; so are members of one sample
+that are longer together."""
 DRAIN_BYTES = 2**20
+PARQUET_ROWS = 64
+"""Decoded at a time, beside the page that they are in, whose size is the writer's choice."""
 
 
 def read_documents(
@@ -98,7 +101,7 @@ def _read_lines(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Do
             if not isinstance(record, dict):
                 bad.report(
                     where,
-                    f"is a JSON {type(record).__name__}.",
+                    f"is a JSON {_JSON_NAMES[type(record)]}.",
                     "Every line must be one JSON object: write one record per line.",
                 )
                 continue
@@ -106,6 +109,15 @@ def _read_lines(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[Do
             if document is not None:
                 yield document
 
+
+_JSON_NAMES = {
+    list: "array",
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
 
 _TOO_LONG = (
     f"is longer than {MAX_DOCUMENT_BYTES:,} bytes.",
@@ -156,9 +168,12 @@ def _read_parquet(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[
                     f"column must hold strings. Columns that do: {', '.join(textual) or '(none)'}."
                 )
             wanted = [name] if columns.identity is None else [name, columns.identity]
-            for batch in parquet.iter_batches(batch_size=1_024, columns=wanted):
-                for place in range(batch.num_rows):
+            for batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+                for place, length in enumerate(_byte_lengths(batch.column(name))):
                     row += 1
+                    if (length or 0) > MAX_DOCUMENT_BYTES:
+                        bad.report(f"{file.name}, record {row}", *_TOO_LONG)
+                        continue
                     document = _parquet_row(batch, place, row, columns, file, bad)
                     if document is not None:
                         yield document
@@ -181,11 +196,20 @@ def _parquet_row(
             where, f"is no UTF-8 text ({error}).", "Text must be UTF-8: write the file again."
         )
         return None
-    document = columns.document_of(record, row, where, bad)
-    if document is not None and len(document.text) > MAX_DOCUMENT_BYTES:
-        bad.report(where, *_TOO_LONG)
-        return None
-    return document
+    return columns.document_of(record, row, where, bad)
+
+
+def _byte_lengths(column: Any) -> list[int | None]:
+    """Of strings that are not looked at otherwise; None for null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+    else:
+        lengths = pc.binary_length(column.cast(pa.large_binary()))
+    found: list[int | None] = lengths.to_pylist()
+    return found
 
 
 def _holds_strings(kind: Any) -> bool:
@@ -233,7 +257,10 @@ class _StrictHeader(tarfile.TarInfo):
 
 
 def _tar_members(file: InputFile, bad: BadInput) -> Iterator[dict[str, Any]]:
-    """The regular members of a tar, in order, as webdataset's grouping takes them."""
+    """The regular members of a tar, in order, as webdataset's grouping takes them, which holds a sample."""
+    from webdataset.tariterators import base_plus_ext
+
+    sample, held = None, 0
     with (
         _unpacked(file) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as tar,
@@ -245,9 +272,14 @@ def _tar_members(file: InputFile, bad: BadInput) -> Iterator[dict[str, Any]]:
                 continue
             if name.is_absolute() or ".." in name.parts:
                 bad.report(where, "has a name that leads outside.", "Write the tar again.")
-            elif not member.isfile():
+                continue
+            if not member.isfile():
                 bad.report(where, "is a link or a device.", "Only regular files are read.")
-            elif member.size > MAX_DOCUMENT_BYTES:
+                continue
+            key = base_plus_ext(member.name)[0] or member.name
+            sample, held = key, member.size + (held if key == sample else 0)
+            if held > MAX_DOCUMENT_BYTES:
+                held -= member.size
                 bad.report(where, *_TOO_LONG)
             else:
                 content = tar.extractfile(member)

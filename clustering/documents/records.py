@@ -21,8 +21,9 @@ TEXT_COLUMNS = (
 """Names tried, in this order, when no text column is given."""
 
 
-MAX_EXAMPLES = 5
+MAX_EXAMPLES = 1_000
 """Messages about skipped input that are kept; all are counted."""
+SHOWN_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class BadInput:
     action: Literal["fail", "skip"] = "fail"
     skipped: int = 0
     examples: list[str] = field(default_factory=list)
-    """The first few messages, for the closing note."""
+    """The first messages, for whoever wants to mend it."""
 
     def report(self, where: str, problem: str, remedy: str) -> None:
         """Raise `InputError`, or count the case when bad input is skipped."""

@@ -1,15 +1,17 @@
-"""The stage that turns documents into vectors: a unit is a part, a worker holds the model.
+"""The stages that turn documents into vectors: a unit is a part, a worker holds the model.
 
     static-model/    the static model, when it is the chosen one: distilled once, for all workers
     embed/           the vectors (embedding_parts.py)
+    embed-targets/   vectors of the targets' train documents: NAME-000.npy, float16 (n, dim), of the first 512
 
-A part's vectors follow from its documents and the model. The threads of a CPU share the work inside a batch:
-1, 2 and 3 of them gave the same bits for MiniLM, but no library promises that.
+None but the workers need the GPU. A part's vectors follow from its documents and the model. The threads of a
+CPU share the work inside a batch: 1, 2 and 3 of them gave the same bits for MiniLM, but no library promises
+that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +20,7 @@ import numpy as np
 
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
+from clustering.documents.targets import TargetDocuments
 from clustering.embedding.embedder import Embedder, EmbedderChoice, distill_static, open_embedder
 from clustering.embedding.embedding_parts import part_name, publish_vectors
 from clustering.engines.engine import Device
@@ -26,8 +29,12 @@ from clustering.work.smallest_keys import SmallestKeys
 from clustering.work.work_store import WorkStore, open_work
 
 STATIC_MODEL = "static-model"
+STATIC_MARKER = f"{STATIC_MODEL}/modules.json"
+"""Published last."""
 STATIC_SAMPLE_DOCUMENTS = 2_000
 """A static model is centered on this many documents of the corpus."""
+PIECE_DOCUMENTS = 512
+"""Documents of a target set that are embedded together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +48,8 @@ class EmbedTask:
 
     @property
     def device(self) -> Device:
-        """See `UnitTask`. A static model runs on the CPU: it does nothing but look up."""
-        return "cuda" if self.place == "cuda" and not self.choice.is_static else "cpu"
+        """See `UnitTask`."""
+        return _device(self.choice, self.place)
 
     def __call__(self, unit: int) -> int:
         """See `UnitTask`."""
@@ -55,16 +62,80 @@ class EmbedTask:
         return len(kept)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedTargetsTask:
+    """Embeds a piece of the train documents of a target set."""
+
+    store: WorkStore
+    choice: EmbedderChoice
+    place: str
+    """See `EmbedTask`."""
+    pieces: tuple[tuple[str, int], ...]
+    """Of each unit: name of the target, number of the piece."""
+
+    @property
+    def device(self) -> Device:
+        """See `UnitTask`."""
+        return _device(self.choice, self.place)
+
+    def __call__(self, unit: int) -> int:
+        """See `UnitTask`."""
+        name, piece = self.pieces[unit]
+        first = piece * PIECE_DOCUMENTS
+        texts = TargetDocuments(self.store, name, "train").texts[first : first + PIECE_DOCUMENTS]
+        vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
+        self.store.publish_array(piece_name(name, piece), vectors.astype(np.float16))
+        return len(texts)
+
+
+def piece_name(target: str, piece: int) -> str:
+    """Name of the vectors of a piece of a target set."""
+    return f"embed-targets/{target}-{piece:03}.npy"
+
+
+def target_pieces(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """The pieces of target sets of so many documents."""
+    return tuple(
+        (name, piece)
+        for name, count in counts.items()
+        for piece in range(-(-count // PIECE_DOCUMENTS))
+    )
+
+
+def _device(choice: EmbedderChoice, place: str) -> Device:
+    """A static model runs on the CPU: it does nothing but look up."""
+    return "cuda" if place == "cuda" and not choice.is_static else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillTask:
+    """Distils the static model, in one unit."""
+
+    store: WorkStore
+    choice: EmbedderChoice
+    place: str
+    """See `EmbedTask`."""
+
+    @property
+    def device(self) -> Device:
+        """See `UnitTask`."""
+        return "cuda" if self.place == "cuda" else "cpu"
+
+    def __call__(self, unit: int) -> int:
+        """See `UnitTask`; a model is no document."""
+        prepare_static(self.store, self.choice, self.place)
+        return 0
+
+
 def prepare_static(store: WorkStore, choice: EmbedderChoice, place: str) -> None:
-    """Distil the static model for the corpus, unless it is there; nothing to do for other models.
+    """Distil the static model for the corpus, unless it is there.
 
     It is centered on a sample of the kept documents that no order of files changes.
 
     Raises:
         ModelError: The model that it is distilled from is not here.
     """
-    marker = f"{STATIC_MODEL}/modules.json"  # published last
-    if not choice.is_static or store.exists(marker):
+    if store.exists(STATIC_MARKER):
         return
     documents = DocumentParts(store)
     roles = DocumentRoles(store, documents.part_offsets)
@@ -81,7 +152,7 @@ def prepare_static(store: WorkStore, choice: EmbedderChoice, place: str) -> None
         names = [
             path.relative_to(scratch).as_posix() for path in folder.rglob("*") if path.is_file()
         ]
-        for name in sorted(names, key=lambda name: (name == marker, name)):
+        for name in sorted(names, key=lambda name: (name == STATIC_MARKER, name)):
             store.publish_file(name, scratch / name)
 
 

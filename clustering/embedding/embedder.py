@@ -35,10 +35,6 @@ Backend = Literal["torch", "onnx", "openvino"]
 class Embedder(Protocol):
     """Turns texts into directions."""
 
-    @property
-    def name(self) -> str:
-        """What is recorded as the corpus's embedding model."""
-
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed n texts: float32 (n, dim), rows of unit norm. More texts at once sort into better batches."""
 
@@ -55,6 +51,16 @@ class EmbedderChoice:
     def is_static(self) -> bool:
         """Whether it is the static model that is distilled here."""
         return self.model == "static"
+
+    @property
+    def recorded_name(self) -> str:
+        """What is recorded as the corpus's embedding model."""
+        if self.is_static:
+            return f"static from {MINILM_HUB_NAME}"
+        if self.model == "minilm":
+            return MINILM_HUB_NAME
+        path = Path(self.model)
+        return path.name if path.is_dir() else self.model
 
 
 def choose_dtype(
@@ -110,12 +116,10 @@ def open_embedder(
         ModelError: The model, or a package it needs, is not here; says what to install or pass.
     """
     if not choice.is_static:
-        model = _load(choice.model, choice, choose_device(device))
-        return _SentenceTransformer(model, _display_name(choice.model))
+        return _SentenceTransformer(_load(choice.model, choice, choose_device(device)))
     assert static_folder is not None, "a static model is distilled first"
     on_cpu = EmbedderChoice(model=str(static_folder), dtype="float32", backend="torch")
-    model = _load(str(static_folder), on_cpu, "cpu")
-    return _SentenceTransformer(model, f"static from {MINILM_HUB_NAME}")
+    return _SentenceTransformer(_load(str(static_folder), on_cpu, "cpu"))
 
 
 def distill_static(
@@ -139,24 +143,12 @@ def minilm_location() -> str:
     return MINILM_HUB_NAME
 
 
-def _display_name(model: str) -> str:
-    if model == "minilm":
-        return MINILM_HUB_NAME
-    path = Path(model)
-    return path.name if path.is_dir() else model
-
-
 class _SentenceTransformer:
     """Unit vectors by a sentence-transformers model: driven here where it can be, else by `encode`."""
 
-    def __init__(self, model: Any, name: str) -> None:
-        self._name = name
+    def __init__(self, model: Any) -> None:
         self._dimensions: int = model.get_embedding_dimension()
         self._vectors = TransformerEmbedder(model).embed if can_drive(model) else _encode(model)
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if not texts:

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import socket
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -56,10 +57,17 @@ class RayEngine:
             BuildError: Ray is not installed or not running, or the cluster lacks what a unit needs.
         """
         with _connected(self.address) as ray, closing(_outcomes(ray, task, units)) as outcomes:
+            nodes = _nodes(ray)
             for outcome in outcomes:
                 if outcome["error"]:
                     raise pickle.loads(outcome["error"])
                 advance(outcome["count"])
+                before, nodes = nodes, _nodes(ray)
+                for lost in before.keys() - nodes.keys():
+                    print(
+                        f"node {before[lost]} of the Ray cluster was lost: others do what it had in hand",
+                        file=sys.stderr,
+                    )
 
 
 @contextmanager
@@ -83,6 +91,8 @@ def _connected(address: str) -> Iterator[Any]:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        # For a lost node, Ray would print pages of the log of any raylet of that address.
+        ray._private.worker._worker_logs_enabled = False
     except (OSError, RuntimeError, ValueError) as error:
         raise BuildError(
             f"no Ray cluster answers at {address!r} ({_first_line(error)}). Start one with `ray start "
@@ -144,6 +154,11 @@ def _places(ray: Any, device: Device) -> int:
             "has one (`ray start --address host:port`), or choose another --device."
         )
     return places
+
+
+def _nodes(ray: Any) -> dict[str, str]:
+    """The nodes that are there: what people call each."""
+    return {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
 
 
 def _silence(context: Any) -> None:

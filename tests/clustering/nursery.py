@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from clustering.add_config import AddConfig
 from clustering.config import BuildConfig
+from tests.clustering.observer import ObservedEngine, Orders, observe
 
 WHAT_BUILDS_IMPORT = [
     "jinja2",
@@ -21,6 +26,7 @@ WHAT_BUILDS_IMPORT = [
     "sklearn.cluster",
     "streaming",
     "tokenizers",
+    "clustering.add",
     "clustering.build",
 ]
 
@@ -37,25 +43,29 @@ class Nursery:
             stdout=subprocess.PIPE,
         )
 
-    def start(self, config: BuildConfig) -> int:
-        """Begin a build whose units are small; returns its process, which leads a group of its own."""
+    def run(self, config: BuildConfig | AddConfig, orders: Orders) -> int:
+        """Build or add in small units, by the orders; returns the exit code, negative after a signal."""
         assert self._process.stdin is not None
-        pickle.dump(config, self._process.stdin)
+        pickle.dump((config, orders), self._process.stdin)
         self._process.stdin.flush()
-        return self._answer()
-
-    def join(self) -> int:
-        """Wait until the build has ended; returns its exit code, negative when a signal killed it."""
-        return self._answer()
+        while (answer := self._answer()) == "reached":
+            pass  # from a worker of the build before
+        group = int(answer)
+        while (answer := self._answer()) == "reached":
+            assert orders.kill is not None
+            time.sleep(orders.kill.later)
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        return int(answer)
 
     def close(self) -> None:
         """End the nursery."""
         self._process.communicate()
         assert self._process.returncode == 0
 
-    def _answer(self) -> int:
+    def _answer(self) -> str:
         assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
+        return self._process.stdout.readline().decode().strip()
 
 
 def serve() -> None:
@@ -64,36 +74,40 @@ def serve() -> None:
         import_module(module)
     while True:
         try:
-            config = pickle.load(sys.stdin.buffer)
+            config, orders = pickle.load(sys.stdin.buffer)
         except EOFError:
             os._exit(0)  # taking down all that was imported would take seconds
         process = os.fork()
         if process == 0:
-            _build(config)
-        _say(process)
-        _say(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+            _build(config, orders)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def _build(config: BuildConfig) -> None:
+def _build(config: BuildConfig | AddConfig, orders: Orders) -> None:
     from clustering import config as limits
+    from clustering.add import add
     from clustering.build import build
     from clustering.documents import reading
+    from clustering.engines.engine_choice import chosen_engine
     from clustering.work.progress import Progress
 
-    os.setsid()
+    os.setsid()  # a group of its own, with its workers
+    print(os.getpid(), flush=True)
     # A few hundred short documents are several units of every stage.
     reading.UNIT_BYTES = 6_000
     limits.MIN_SORT_BYTES = 4_096
+    progress = Progress(quiet=True)
+    observe(orders)
     try:
-        build(replace(config, sort_memory=4_096), Progress(quiet=True))
+        engine = ObservedEngine(engine=chosen_engine(config), orders=orders)
+        if isinstance(config, AddConfig):
+            add(config, progress, engine)
+        else:
+            build(replace(config, sort_memory=4_096), progress, engine)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         os._exit(1)
     os._exit(0)
-
-
-def _say(number: int) -> None:
-    print(number, flush=True)
 
 
 if __name__ == "__main__":

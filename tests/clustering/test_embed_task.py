@@ -14,7 +14,13 @@ from clustering.documents.document_roles import DocumentRoles
 from clustering.documents.duplicates import find_duplicates
 from clustering.documents.inputs import find_inputs
 from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
-from clustering.embedding.embed_task import EmbedTask, prepare_static, stored_embedder
+from clustering.embedding.embed_task import (
+    EmbedTargetsTask,
+    EmbedTask,
+    prepare_static,
+    stored_embedder,
+    target_pieces,
+)
 from clustering.embedding.embedder import EmbedderChoice, choose_dtype
 from clustering.embedding.embedding_parts import EmbeddingParts
 from clustering.engines.local_engine import LocalEngine
@@ -97,3 +103,7 @@ def test_only_a_transformer_on_cuda_asks_for_a_gpu(tmp_path: Path) -> None:
     assert EmbedTask(store=store, choice=minilm, place="cuda").device == "cuda"
     assert EmbedTask(store=store, choice=minilm, place="cuda:1").device == "cpu"
     assert EmbedTask(store=store, choice=STATIC, place="cuda").device == "cpu"
+    pieces = target_pieces({"a": 513, "b": 1})
+    assert pieces == (("a", 0), ("a", 1), ("b", 0))
+    targets = EmbedTargetsTask(store=store, choice=minilm, place="cuda", pieces=pieces)
+    assert targets.device == "cuda"

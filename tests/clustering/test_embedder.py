@@ -70,9 +70,14 @@ def test_bfloat16_points_the_same_way(minilm: Embedder) -> None:
     assert (half * minilm.embed(TEXTS[::10])).sum(axis=1).min() > 0.999
 
 
-def test_names_are_free_of_paths(minilm: Embedder, static: Embedder) -> None:
-    assert minilm.name == "sentence-transformers/all-MiniLM-L6-v2"
-    assert static.name == "static from sentence-transformers/all-MiniLM-L6-v2"
+def test_recorded_names_are_free_of_paths(tmp_path: Path) -> None:
+    def recorded(model: str) -> str:
+        return EmbedderChoice(model=model, dtype="float32", backend="torch").recorded_name
+
+    assert recorded("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert recorded("static") == "static from sentence-transformers/all-MiniLM-L6-v2"
+    assert recorded(str(tmp_path)) == tmp_path.name
+    assert recorded("maker/model") == "maker/model"
 
 
 def test_a_static_model_is_centered_on_its_corpus(static: Embedder) -> None:

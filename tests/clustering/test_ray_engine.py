@@ -51,6 +51,9 @@ def cluster(s3_server: StoreServer) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(REPOSITORY))
         s3_server.use(environment)
+        # Else the address would be left in /tmp/ray, if there is one, in the place of a cluster in use.
+        environment.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()
         cluster = Cluster(
             initialize_head=True,
             head_node_args={**NODE, "include_dashboard": False, "temp_dir": folder},
@@ -178,7 +181,11 @@ def node() -> str:
 
 @pytest.mark.slow
 def test_a_node_that_dies_while_it_embeds_costs_time_only(
-    cluster: Any, config: BuildConfig, fingerprint: str, folder: Path, tmp_path: Path
+    cluster: Any,
+    config: BuildConfig,
+    fingerprint: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (doomed,) = cluster.worker_nodes
     notes = LocalWork(tmp_path / "notes")
@@ -199,6 +206,9 @@ def test_a_node_that_dies_while_it_embeds_costs_time_only(
     assert report.manifest.fingerprint == fingerprint
     by_node = {name.split("/")[0] for name in notes.names("")}
     assert doomed.node_id in by_node
+    said = capfd.readouterr()
+    assert "of the Ray cluster was lost" in said.err
+    assert "raylet" not in said.out + said.err
 
 
 def test_every_unit_is_done_once_and_counted(cluster: Any, tmp_path: Path) -> None:
@@ -255,6 +265,18 @@ def test_a_stage_that_no_node_can_do_is_refused(cluster: Any, tmp_path: Path) ->
     task = Square(store=LocalWork(tmp_path), device="cuda")
     with pytest.raises(BuildError, match="no node of the Ray cluster offers a GPU"):
         RayEngine(cluster.address).run(task, range(4), lambda count: None)
+
+
+@pytest.mark.slow
+def test_what_needs_a_gpu_goes_to_the_node_that_offers_one(cluster: Any, tmp_path: Path) -> None:
+    notes = LocalWork(tmp_path / "notes")
+    task = Slow(task=Square(store=LocalWork(tmp_path), device="cuda"), notes=notes)
+    with_gpu = cluster.add_node(**NODE, num_gpus=1)  # as far as Ray knows
+    try:
+        RayEngine(cluster.address).run(task, range(4), lambda count: None)
+    finally:
+        cluster.remove_node(with_gpu)
+    assert set(notes.names("")) == {f"{with_gpu.node_id}/{unit}" for unit in range(4)}
 
 
 ENDLESS = """

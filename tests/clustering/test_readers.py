@@ -115,7 +115,7 @@ def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
 
 BROKEN_LINES = {
     "no JSON": b"{nope}\n",
-    "a JSON list": b"[1]\n",
+    "a JSON array": b"[1]\n",
     "has no column 'text'": lines({"other": "x"}),
     "not text": lines({"text": 5}),
     "surrogate": b'{"text": "\\ud800"}\n',
