@@ -20,6 +20,7 @@ from clustering.documents.input_files import InputFile
 from clustering.documents.inputs import find_inputs
 from clustering.documents.known_texts import KnownTexts
 from clustering.documents.new_documents import find_new, keep_new
+from clustering.embedding.model_check import check_device, check_model
 from clustering.trees.fitting import FIT
 from clustering.work.stages import Workspace, published
 from pipeline import Corpus
@@ -70,6 +71,13 @@ class AddStages(BuildStages):
         self.plan()
         self.write()
         return self.finish()
+
+    def check(self) -> None:
+        """The static model comes with the corpus; nothing else can be wrong before the reading."""
+        if self.config.engine == "local":
+            check_device(self.place)
+        if not self.choice.is_static:
+            check_model(self.choice)
 
     def dedupe(self) -> None:
         """Which documents are new."""
