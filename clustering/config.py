@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.engines.engine_choice import EngineName, chosen_engine
@@ -123,7 +123,7 @@ _BYTES = PrimitiveConstructorSpec[int](
 class BuildConfig:
     """What to build, from what, and how."""
 
-    corpus: Positional[str]
+    corpus: Annotated[str, Positional, arg(metavar="TEXTS")]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
     (.txt, .md: one document per file) or WebDataset tars."""
     out: Annotated[Path | str, _PLACE]
