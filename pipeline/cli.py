@@ -109,7 +109,7 @@ _OURS = frozenset({"pipeline", "clustering", "trainer"})
 _GO_ON = "Then run the same command again: it goes on where it stopped."
 _NO_RIGHT = "Give another place, or the right to read and write there."
 _REMEDIES = {
-    errno.ENOSPC: f"Free some space there, or give another place. {_GO_ON}",
+    errno.ENOSPC: f"Free some space, or give another place. {_GO_ON}",
     errno.EDQUOT: f"Free some of your quota, or give another place. {_GO_ON}",
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,

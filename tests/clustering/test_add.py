@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,15 +211,15 @@ def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
     folder: Path, more_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    embed = EmbedTask.__call__
+    embed = EmbedTask.steps
 
-    def stop_at_the_third(self: EmbedTask, unit: int) -> int:
+    def stop_at_the_third(self: EmbedTask, unit: int) -> Iterator[int]:
         made.append(unit)
         if len(made) == 3:
             raise KeyboardInterrupt
         return embed(self, unit)
 
-    monkeypatch.setattr(EmbedTask, "__call__", stop_at_the_third)
+    monkeypatch.setattr(EmbedTask, "steps", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         added(folder, more_texts)
     added(folder, more_texts)

@@ -407,13 +407,6 @@ def test_a_folder_that_cannot_be_written_to(
     )
 
 
-def test_a_full_disk_is_an_error_without_a_traceback(
-    built: BuildReport, build_config: BuildConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["inspect", str(build_config.out), "--html", "/dev/full"]) == 2
-    assert "No space left on device. Free some space there" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("train", ["", " \n"])
 def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, train: str) -> None:
     path = write_lines(tmp_path / "t.jsonl", [train])
