@@ -107,8 +107,8 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     leaves, asked = manifest.tree.levels[-1], math.prod(config.branching)
     if leaves < asked:
         lines.append(
-            f"leaves: {leaves:,} where --branching {','.join(map(str, config.branching))} allows {asked:,}: a "
-            f"node of fewer than {config.min_split} documents (--min-split) is not split, nor one whose "
+            f"leaves: {leaves:,} where --branching {','.join(map(str, config.branching))} allows {asked:,}; "
+            f"a node of fewer than {config.min_split} documents (--min-split) is not split, nor one whose "
             "documents are all alike"
         )
     if manifest.tree.empty_leaves:

@@ -354,7 +354,7 @@ def test_the_command_reports_and_then_has_nothing_to_do(
     assert main([*command, "--tokens-per-sample", "16"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--min-split", "1000"]) == 0
-    assert "leaves: 1 where --branching 4,3 allows 12: " in capsys.readouterr().out
+    assert "leaves: 1 where --branching 4,3 allows 12; " in capsys.readouterr().out
 
 
 def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -> None:
