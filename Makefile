@@ -19,6 +19,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Braidstream needs Python 3.11 or newer; this is %s. Say which one to use: make PYTHON=python3.12 install" % sys.version.split()[0])'
+	@echo "Installing into $(VENV): about 8 GB, most of it torch; some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from clustering.engines.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
@@ -15,9 +15,9 @@ from clustering.errors import BuildError
 class AddConfig:
     """What to add to which corpus."""
 
-    corpus: Positional[str]
+    corpus: Annotated[str, Positional, arg(metavar="CORPUS")]
     """The corpus folder, as `braidstream build` writes it."""
-    texts: Positional[tuple[str, ...]]
+    texts: Annotated[tuple[str, ...], Positional, arg(metavar="TEXTS...")]
     """Files, folders or globs, as `braidstream build` takes them."""
     text_column: str | None = None
     """Name of the column that holds the text; otherwise detected (text, content, ...)."""

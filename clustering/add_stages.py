@@ -20,6 +20,9 @@ from clustering.documents.input_files import InputFile
 from clustering.documents.inputs import find_inputs
 from clustering.documents.known_texts import KnownTexts
 from clustering.documents.new_documents import find_new, keep_new
+from clustering.embedding.embedding_parts import EmbeddingParts
+from clustering.embedding.model_check import check_device, check_model
+from clustering.errors import ModelError
 from clustering.trees.fitting import FIT
 from clustering.work.stages import Workspace, published
 from pipeline import Corpus
@@ -71,6 +74,13 @@ class AddStages(BuildStages):
         self.write()
         return self.finish()
 
+    def check(self) -> None:
+        """The static model comes with the corpus; nothing else can be wrong before the reading."""
+        if self.config.engine == "local":
+            check_device(self.place)
+        if not self.choice.is_static:
+            check_model(self.choice)
+
     def dedupe(self) -> None:
         """Which documents are new."""
         depends_on = {**self._keys("read"), "corpus": self.corpus.fingerprint}
@@ -100,8 +110,20 @@ class AddStages(BuildStages):
         """The tree of the corpus."""
         with self._stage("fit", self._keys("embed")) as stage:
             if stage.todo:
-                for name, array in corpus_tree(self.corpus).arrays().items():
+                tree = corpus_tree(self.corpus)
+                self._check_tree(tree.centroids[0].shape[1])
+                for name, array in tree.arrays().items():
                     self.store.publish_array(FIT + name, array)
+
+    def _check_tree(self, expected: int) -> None:
+        """A corpus that was built from vectors made elsewhere may record a model that did not make them."""
+        found = EmbeddingParts(self.store).dimensions
+        if found != expected:
+            raise ModelError(
+                f"the tree of {self.corpus.address} was fitted on vectors of {expected} numbers, but the "
+                f"model that it names, {self.choice.model}, makes some of {found}: new documents cannot be "
+                "placed. Build it again with the --model that made its --embeddings."
+            )
 
     def tokenizer(self) -> None:
         """The tokenizer of the corpus."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -104,6 +105,13 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
         f"left out: {counts.duplicate_documents:,} duplicates, {counts.empty_documents:,} empty, "
         f"{counts.heldout_documents:,} held out for validation, {report.skipped_input:,} unreadable",
     ]
+    leaves, asked = manifest.tree.levels[-1], math.prod(config.branching)
+    if leaves < asked:
+        lines.append(
+            f"leaves: {leaves:,} where --branching {','.join(map(str, config.branching))} allows {asked:,}; "
+            f"a node of fewer than {config.min_split} documents (--min-split) is not split, nor one whose "
+            "documents are all alike"
+        )
     if manifest.tree.empty_leaves:
         lines.append(f"{manifest.tree.empty_leaves:,} leaves own no sample (too small for a block)")
     examples = report.examples_of_skipped

@@ -52,6 +52,7 @@ from clustering.embedding.embed_task import (
 from clustering.embedding.embedder import EmbedderChoice, choose_device, choose_dtype
 from clustering.embedding.embedding_parts import EmbeddingParts, part_name
 from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
+from clustering.embedding.model_check import check_device, check_model
 from clustering.embedding.static_model import RECIPE as STATIC_RECIPE
 from clustering.errors import BuildError, ModelError
 from clustering.shards.leaf_order import OrderTask, parts_per_run, run_name
@@ -63,6 +64,7 @@ from clustering.shards.token_parts import TokenizeTask, tokens_name
 from clustering.shards.tokenization import (
     CorpusTokenizer,
     bring_tokenizer,
+    check_tokenizer,
     train_tokenizer,
 )
 from clustering.shards.tokenizer_sample import training_texts
@@ -155,6 +157,18 @@ class BuildStages:
             *self._fact("targets", "examples_of_skipped"),
         ]
 
+    def check(self) -> None:
+        """Refuse, before the first document is read, what would only show when hours of work are done."""
+        config = self.config
+        for target in config.target:
+            target_identity(target)
+        if config.embeddings is not None:
+            find_foreign(config.embeddings)
+        if config.engine == "local":
+            check_device(self.place)
+        check_model(self.choice)
+        check_tokenizer(config.tokenizer)
+
     def read(self) -> None:
         """Files to parts of documents."""
         config = self.config
@@ -168,6 +182,7 @@ class BuildStages:
         depends_on = {"files": [file.identity for file in inputs], "options": asdict(options)}
         with self._stage("read", depends_on) as stage:
             if stage.todo:
+                self.check()
                 num_units = publish_files(self.store, "read", inputs)
                 outputs = [unit_name("read", unit) for unit in range(num_units)]
                 stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)

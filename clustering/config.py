@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from clustering.engines.engine_choice import EngineName, chosen_engine
 from clustering.errors import BuildError
 from clustering.shards.shards import SHARD_BYTES
+from clustering.trees.tree_fit import check_share
 from pipeline.storage.blocks import BLOCK_BYTES
 from pipeline.storage.cache_settings import CacheSettings
 from pipeline.stores.address import is_address, normalized
@@ -102,8 +103,8 @@ def parse_bytes(text: str) -> int:
     number, unit = re.fullmatch(r"(\d*)(.*)", text.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
     if not number or unit not in _UNITS:
         raise BuildError(
-            f"{text!r} is no amount of memory; write a whole number of bytes, or one with a unit: "
-            f"{', '.join(f'2{unit}' for unit in _UNITS if unit)}."
+            f"{text!r} is no amount of memory (--sort-memory, --shard-bytes); write a whole number of bytes, "
+            f"or one with a unit: {', '.join(f'2{unit}' for unit in _UNITS if unit)}."
         )
     return int(number) * _UNITS[unit]
 
@@ -122,7 +123,7 @@ _BYTES = PrimitiveConstructorSpec[int](
 class BuildConfig:
     """What to build, from what, and how."""
 
-    corpus: Positional[str]
+    corpus: Annotated[str, Positional, arg(metavar="TEXTS")]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
     (.txt, .md: one document per file) or WebDataset tars."""
     out: Annotated[Path | str, _PLACE]
@@ -248,6 +249,12 @@ class BuildConfig:
             "max_documents",
             "must be at least 1",
         )
+        check_share(self.max_share, self.branching)
+        self._require(
+            self.backend == "torch" or self.model != "static",
+            "backend",
+            "runs a transformer, and --model static is none, so leave it out",
+        )
         names = [target.name for target in self.target]
         self._require(len(set(names)) == len(names), "target", "must name every target once")
 
@@ -276,6 +283,8 @@ class BuildConfig:
     def _require(self, holds: bool, option: str, rule: str) -> None:
         if not holds:
             value = getattr(self, option)
+            if option == "branching":
+                value = ",".join(map(str, value))
             raise BuildError(f"--{option.replace('_', '-')} is {value!r}; it {rule}.")
 
     def record(self) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from clustering.errors import BuildError
+
+if TYPE_CHECKING:
+    from pipeline.corpus.manifest import Manifest
 
 SAMPLE = 65_536
 
@@ -68,7 +71,7 @@ def main(argv: list[str]) -> int:
         with progress.task("suggest", unit="vectors", total=fitted_vectors(len(vectors))):
             rows = survey(
                 vectors,
-                corpus_tokens=config.corpus_tokens or _tokens_of(config.corpus),
+                corpus_tokens=config.corpus_tokens or _tokens(_manifest(config.corpus)),
                 train_tokens=config.train_tokens,
                 seed=config.seed,
                 advance=progress.advance,
@@ -77,7 +80,8 @@ def main(argv: list[str]) -> int:
         print("Stopped.")
         return 130
     suggestion = suggest(rows)
-    _print(suggestion, len(vectors))
+    manifest = _manifest(config.corpus)
+    _print(suggestion, len(vectors), 0 if manifest is None else manifest.tree.levels[-1])
     if config.html is not None:
         from clustering.trees.suggest_page import write_page
 
@@ -86,16 +90,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _tokens_of(corpus: Path | None) -> int | None:
-    """Tokens of a corpus that is built."""
+def _manifest(corpus: Path | None) -> Manifest | None:
+    """Of a corpus that is built."""
     from pipeline.corpus.manifest import MANIFEST_FILE, Manifest
 
     if corpus is None or not (corpus / MANIFEST_FILE).is_file():
         return None
-    return Manifest.read(corpus).counts.tokens
+    return Manifest.read(corpus)
 
 
-def _print(suggestion: Any, num_vectors: int) -> None:
+def _tokens(manifest: Manifest | None) -> int | None:
+    return None if manifest is None else manifest.counts.tokens
+
+
+def _print(suggestion: Any, num_vectors: int, num_leaves: int) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -116,10 +124,12 @@ def _print(suggestion: Any, num_vectors: int) -> None:
     console.print(table)
     console.print(f"[bold]k = {suggestion.k:,}[/bold]: {suggestion.reason}", highlight=False)
     branching = ",".join(map(str, suggestion.branching))
-    console.print(
-        f"Build with --branching {branching}; any other number of domains is a view of it.",
-        highlight=False,
+    todo = (
+        f"The corpus has this view, as any other up to {num_leaves:,}: --k {suggestion.k}."
+        if suggestion.k <= num_leaves
+        else f"Build with --branching {branching}; any other number of domains is a view of it."
     )
+    console.print(todo, highlight=False)
     if suggestion.rows[0].tokens is None:
         console.print(
             "Tokens are not known, so repetition is not looked at: pass --corpus-tokens and --train-tokens."

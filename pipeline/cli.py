@@ -6,6 +6,7 @@ group `braidstream.commands`; the function takes the remaining arguments and ret
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -51,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(found[name], rest)
     except BraidstreamError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {place}{error.strerror}. {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped.", file=sys.stderr)
@@ -98,6 +106,16 @@ def _order(name: str) -> int:
 
 
 _OURS = frozenset({"pipeline", "clustering", "trainer"})
+_GO_ON = "Then run the same command again: it goes on where it stopped."
+_NO_RIGHT = "Give another place, or the right to read and write there."
+_REMEDIES = {
+    errno.ENOSPC: f"Free some space, or give another place. {_GO_ON}",
+    errno.EDQUOT: f"Free some of your quota, or give another place. {_GO_ON}",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+}
+"""What a machine refuses, wherever in a command that is."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -32,9 +32,14 @@ def find_inputs(corpus: str) -> list[InputFile]:
     known = sorted((f for f in files if kind_of(f.name) in SUFFIXES), key=lambda f: f.name)
     if known:
         return known
-    found_text = f"only {files[0].name!r} and the like" if files else "nothing"
+    if files:
+        found = f"found only {files[0].name!r} and the like"
+    elif is_address(corpus) or glob.has_magic(corpus) or Path(corpus).expanduser().exists():
+        found = "found nothing"
+    else:
+        found = "there is no such file or folder"
     raise InputError(
-        f"{corpus!r}: found {found_text}; the input must be a file, folder or glob with files of the "
+        f"{corpus!r}: {found}; the input must be a file, folder or glob with files of the "
         f"kinds {', '.join(SUFFIXES)} (JSON Lines and text also as .gz, .zst). Check the path, or quote "
         "the glob so that the shell leaves it alone."
     )

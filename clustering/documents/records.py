@@ -90,7 +90,7 @@ class Columns:
             if name is not None and name not in columns:
                 raise InputError(
                     f"{self.file_name}: has no column {name!r}, which {option} asks for. "
-                    f"Its columns are {', '.join(columns) or '(none)'}."
+                    f"Its columns are {', '.join(columns) or '(none)'}: name one of them."
                 )
         return self.text
 
@@ -102,7 +102,8 @@ class Columns:
             try:
                 self.choose(list(record), [k for k, v in record.items() if isinstance(v, str)])
             except InputError as error:
-                bad.report(where, str(error), "Correct the record.")
+                problem = str(error).removeprefix(f"{self.file_name}: ")
+                bad.report(where, problem, "Or correct the record.")
                 return None
         assert self.text is not None
         text = self._value(record, self.text, "--text-column", where, bad)

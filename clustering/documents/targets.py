@@ -17,7 +17,7 @@ from clustering.config import TargetSource
 from clustering.documents.inputs import find_inputs
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
-from clustering.errors import BuildError
+from clustering.errors import BuildError, InputError
 from clustering.trees.tree import Tree
 from clustering.work.keyed_hash import text_digest
 from clustering.work.work_store import WorkStore
@@ -40,9 +40,16 @@ class TargetDocuments:
 
 
 def target_identity(target: TargetSource) -> list[Any]:
-    """What changes when a target set or one of its files does."""
+    """What changes when a target set or one of its files does.
+
+    Raises:
+        InputError: A part of it has no files.
+    """
     files = [target.train] if target.test is None else [target.train, target.test]
-    return [target.name, *([file.identity for file in find_inputs(f)] for f in files)]
+    try:
+        return [target.name, *([file.identity for file in find_inputs(f)] for f in files)]
+    except InputError as error:
+        raise InputError(f"--target {target.name}: {error}") from None
 
 
 def read_targets(

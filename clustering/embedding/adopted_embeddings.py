@@ -171,9 +171,11 @@ def _join(
         matched["ours"], matched["theirs"] = chunk["place"][both], chunk["place"][both + 1]
         pairs.add(matched)
     if missing.count:
+        theirs_first = next((ids[0] for file in files for ids in file.ids() if ids), "none")
         raise InputError(
             f"--embeddings has no vector for {missing.count:,} of {wanted.offsets[-1]:,} documents: "
-            f"{_named(missing.first, wanted)}. Every document needs one. {remedy}"
+            f"{_named(missing.first, wanted)}; its ids are like {theirs_first!r}. Every document needs one, "
+            f"under its --id-column or FILE:ROW. {remedy}"
         )
     return pairs, ignored
 

@@ -23,6 +23,7 @@ from clustering.documents.document_roles import DocumentRoles
 from clustering.documents.targets import TargetDocuments
 from clustering.embedding.embedder import Embedder, EmbedderChoice, distill_static, open_embedder
 from clustering.embedding.embedding_parts import part_name, publish_vectors
+from clustering.embedding.transformer_embedder import WINDOW
 from clustering.engines.engine import Device
 from clustering.work.keyed_hash import keyed
 from clustering.work.smallest_keys import SmallestKeys
@@ -53,13 +54,23 @@ class EmbedTask:
 
     def __call__(self, unit: int) -> int:
         """See `UnitTask`."""
+        return sum(self.steps(unit))
+
+    def steps(self, unit: int) -> Iterator[int]:
+        """See `SteppedTask`."""
         documents = DocumentParts(self.store)
         kept = DocumentRoles(self.store, documents.part_offsets).kept(unit)
         texts = documents.part(unit)["text"].take(kept).to_pylist()
         names = documents.ids(unit)
-        vectors = stored_embedder(self.store, self.choice, self.place).embed(texts)
-        publish_vectors(self.store, part_name("embed", unit), [names[row] for row in kept], vectors)
-        return len(kept)
+        embedder = stored_embedder(self.store, self.choice, self.place)
+        # A GPU does a part in a second, and faster when the model may tokenize the next window meanwhile.
+        size = WINDOW if self.place == "cpu" else max(1, len(texts))
+        vectors = [embedder.embed([])]
+        for begin in range(0, len(texts), size):
+            vectors.append(embedder.embed(texts[begin : begin + size]))
+            yield len(vectors[-1])
+        ids = [names[row] for row in kept]
+        publish_vectors(self.store, part_name("embed", unit), ids, np.concatenate(vectors))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -194,14 +194,20 @@ def _load(model: str, choice: EmbedderChoice, device: str) -> Any:
         raise ModelError(_missing_package(model, choice.backend, error)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(_not_found(model, location, error)) from error
+    except (
+        Exception
+    ) as error:  # sentence-transformers raises bare Exception when a backend is missing
+        if choice.backend == "torch":
+            raise
+        raise ModelError(_missing_package(model, choice.backend, error)) from error
     loaded.eval()
     return loaded
 
 
-def _missing_package(model: str, backend: str, error: ImportError) -> str:
+def _missing_package(model: str, backend: str, error: Exception) -> str:
     if backend != "torch":
         return (
-            f"--backend {backend} needs a package that is not installed ({error}): "
+            f"--backend {backend} cannot run {model!r} ({str(error)[:300]}): "
             f"pip install 'sentence-transformers[{backend}]'. Or use --backend torch."
         )
     return (

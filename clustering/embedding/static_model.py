@@ -8,6 +8,8 @@ since otherwise the commonest words lend all texts one direction, which hides wh
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,14 @@ def distill(teacher: Any, texts: Sequence[str], folder: Path) -> None:
     # Shifting all tokens, those that mean nothing included, shifts every text alike.
     table -= mean_text(tokenizer, table, texts)
     static = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(table))
-    with published(folder) as partial:
-        SentenceTransformer(modules=[static], device="cpu").save(
-            str(partial), create_model_card=False
-        )
+    model = SentenceTransformer(modules=[static], device="cpu")
+    try:
+        with published(folder) as partial:
+            model.save(str(partial), create_model_card=False)
+    except Exception as error:  # safetensors has one of its own for a full disk
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
 
 
 def mean_text(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 Device = Literal["cpu", "cuda"]
 
@@ -25,6 +25,14 @@ class UnitTask(Protocol):
 
     def __call__(self, unit: int) -> int:
         """Do one unit; returns the number of documents (or samples) worked on."""
+
+
+@runtime_checkable
+class SteppedTask(Protocol):
+    """A task whose units take long enough that people want to see them move."""
+
+    def steps(self, unit: int) -> Iterator[int]:
+        """Do one unit; gives the number of documents worked on since it last did."""
 
 
 class Engine(Protocol):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from clustering.engines.engine import AHEAD, UnitTask
+from clustering.engines.engine import AHEAD, SteppedTask, UnitTask
 from clustering.errors import BuildError
 
 _task: UnitTask | None = None
@@ -30,7 +31,7 @@ class LocalEngine:
         workers = min(_num_gpus() if task.device == "cuda" else self.workers, len(units))
         if workers <= 1:
             for unit in units:
-                advance(_named(task, unit))
+                _do_in_steps(task, unit, advance)
         else:
             _run_beside(task, units, workers, advance)
 
@@ -99,8 +100,21 @@ def _do(unit: int) -> int:
 
 def _named(task: UnitTask, unit: int) -> int:
     """Do a unit; its error says which one it was."""
-    try:
+    with _naming(task, unit):
         return task(unit)
+
+
+def _do_in_steps(task: UnitTask, unit: int, advance: Callable[[int], None]) -> None:
+    """The same in this process, where the steps of a unit can be seen."""
+    with _naming(task, unit):
+        for done in task.steps(unit) if isinstance(task, SteppedTask) else [task(unit)]:
+            advance(done)
+
+
+@contextmanager
+def _naming(task: UnitTask, unit: int) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         error.add_note(f"in unit {unit} of {type(task).__name__}")
         raise

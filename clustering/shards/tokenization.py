@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.embedding.model_check import missing_on_hub
 from clustering.errors import ModelError
 from clustering.work.work_store import WorkStore
 
@@ -90,6 +91,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> CorpusTokenizer:
     return _with_specials(tokenizer, separator=SEPARATOR, pad=PAD, source="trained")
 
 
+def check_tokenizer(name: str) -> None:
+    """Refuse a tokenizer that is nowhere.
+
+    Raises:
+        ModelError: See `bring_tokenizer`.
+    """
+    if name == "train":
+        return
+    if not Path(name).expanduser().exists() and (reason := missing_on_hub(name)) is not None:
+        raise ModelError(_no_tokenizer(name, f"there is no such file or folder, and {reason}"))
+    bring_tokenizer(name)
+
+
 def bring_tokenizer(name: str) -> CorpusTokenizer:
     """Load a tokenizer from a tokenizer.json, a folder, or the hub.
 
@@ -105,10 +119,7 @@ def bring_tokenizer(name: str) -> CorpusTokenizer:
         wrapper = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
-        raise ModelError(
-            f"the tokenizer {name!r} cannot be loaded ({reason}). --tokenizer takes `train`, a "
-            "tokenizer.json, a folder of transformers, or a hub name that can be reached from here."
-        ) from error
+        raise ModelError(_no_tokenizer(name, reason)) from error
     if not wrapper.is_fast:
         raise ModelError(
             f"the tokenizer {name!r} has no fast version (tokenizer.json), which packing needs. Convert it, "
@@ -120,6 +131,13 @@ def bring_tokenizer(name: str) -> CorpusTokenizer:
         separator=wrapper.eos_token or wrapper.sep_token,
         pad=pad,
         source=path.name if path.is_dir() else name,
+    )
+
+
+def _no_tokenizer(name: str, reason: str) -> str:
+    return (
+        f"the tokenizer {name!r} cannot be loaded ({reason}). --tokenizer takes `train`, a "
+        "tokenizer.json, a folder of transformers, or a hub name that can be reached from here."
     )
 
 

@@ -160,7 +160,7 @@ def _objection(chosen: Granularity, following: tuple[Granularity, ...]) -> str:
     if row.repeats_too_much:
         return (
             f"with {row.k:,}, half of the training tokens in {FAVORED_DOMAINS} median domains would mean "
-            f"{row.passes:.0f} passes over them, more than {MAX_PASSES}"
+            f"{row.passes:.1f} passes over them, more than {MAX_PASSES}"
         )
     if row.stability < STABLE:
         return (

@@ -67,7 +67,9 @@ class Progress:
         if self._bar is not None:
             rate = f"{self._rate:,.0f} {self._unit}/s" if self._done else ""
             self._bar.update(self._task, completed=self._done + self._skipped, rate=rate)
-        elif not self._quiet and time.monotonic() - self._shown >= LINE_SECONDS:
+        elif self._quiet or self._done + self._skipped == self._total:
+            return  # the line that the task ends with says it
+        elif time.monotonic() - self._shown >= LINE_SECONDS:
             self._shown = time.monotonic()
             self._print_line(self._time_left())
 
@@ -79,12 +81,10 @@ class Progress:
 
     def _print_line(self, state: str) -> None:
         of = "" if self._total is None else f" of {self._total:,}"
-        print(
-            f"{self._name}: {self._done + self._skipped:,}{of} {self._unit}, "
-            f"{self._rate:,.0f}/s, {state}",
-            file=sys.stderr,
-            flush=True,
-        )
+        count = f"{self._done + self._skipped:,}{of} {self._unit}, {self._rate:,.0f}/s, "
+        if not self._total and not self._done + self._skipped:  # nothing is counted here
+            count = ""
+        print(f"{self._name}: {count}{state}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

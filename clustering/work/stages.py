@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from clustering.engines.engine import Engine, UnitTask
 from clustering.engines.local_engine import LocalEngine
@@ -108,8 +108,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that two builds never share it; released even when the process dies."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
+        with self._lock_file() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -119,6 +118,16 @@ class Workspace:
                 ) from None
             self.store.remove(f"{SCRATCH}/")  # left by processes that were killed
             yield
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / "lock").open("w")
+        except OSError as error:
+            raise BuildError(
+                f"cannot write to {str(self.folder)!r} ({error.strerror}). As --out or --work, give a "
+                "folder that you may write to."
+            ) from None
 
     @contextmanager
     def stage(

@@ -225,7 +225,7 @@ class Manifest:
                 ) from None
             raise CorpusError(
                 f"{str(folder)!r} is not a corpus: it has no {MANIFEST_FILE}, which a build writes last. "
-                f"Build one with `braidstream build CORPUS --out {folder}`, or run an unfinished build again."
+                f"Build one with `braidstream build TEXTS --out {folder}`, or run an unfinished build again."
             ) from None
         return parse_manifest(text, where=str(path))
 

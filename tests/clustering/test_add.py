@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import load_npz
@@ -26,6 +28,7 @@ from clustering.embedding.embed_task import EmbedTask
 from clustering.errors import BuildError, ModelError
 from clustering.inspection.inspection import inspect_corpus
 from clustering.work.progress import Progress
+from clustering.work.work_store import LocalWork
 from pipeline import Mixture, MixtureStream, open_corpus
 from pipeline.corpus.manifest import Manifest
 from tests.clustering.conftest import documents_of, write_lines
@@ -210,15 +213,15 @@ def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
     folder: Path, more_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    embed = EmbedTask.__call__
+    embed = EmbedTask.steps
 
-    def stop_at_the_third(self: EmbedTask, unit: int) -> int:
+    def stop_at_the_third(self: EmbedTask, unit: int) -> Iterator[int]:
         made.append(unit)
         if len(made) == 3:
             raise KeyboardInterrupt
         return embed(self, unit)
 
-    monkeypatch.setattr(EmbedTask, "__call__", stop_at_the_third)
+    monkeypatch.setattr(EmbedTask, "steps", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         added(folder, more_texts)
     added(folder, more_texts)
@@ -308,3 +311,23 @@ def test_what_cannot_be_added_to_is_refused(folder: Path, more_texts: Path) -> N
     replace(manifest, tree=replace(manifest.tree, centroids=(), parents=())).write(folder)
     with pytest.raises(BuildError, match="was imported"):
         added(folder, more_texts)
+
+
+def test_a_model_that_did_not_make_the_vectors_of_the_tree_is_named(
+    built: BuildReport, build_config: BuildConfig, more_texts: Path, tmp_path: Path
+) -> None:
+    """A build takes vectors that were made elsewhere without asking who made them."""
+    store = LocalWork(build_config.folder / ".build")
+    parts = [name for name in store.names("embed/") if name.endswith(".arrow")]
+    ids = [id for part in parts for id in store.table(part)["document"].to_pylist()]
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 5))
+    own = pa.table({"document": ids, "vector": list(vectors)})
+    (tmp_path / "own").mkdir()
+    pq.write_table(own, tmp_path / "own" / "vectors.parquet")
+    out = tmp_path / "corpus"
+    build(
+        replace(build_config, out=out, target=(), embeddings=tmp_path / "own"), Progress(quiet=True)
+    )
+    with pytest.raises(ModelError, match=r"vectors of 5 numbers.* minilm, makes some of 384"):
+        added(out, more_texts)
+    assert open_corpus(out).manifest.version == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from clustering.documents.records import BadInput
 from clustering.errors import BuildError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.work_store import open_work
-from pipeline import Corpus, open_corpus
+from pipeline import Corpus, cli, open_corpus
 from pipeline.errors import BraidstreamError
 from tests.clustering.conftest import KINDS, documents_of, write_lines
 from tests.servers.store_server import StoreServer
@@ -352,6 +353,8 @@ def test_the_command_reports_and_then_has_nothing_to_do(
     assert {"name", "units", "seconds", "peak_memory_bytes"} <= set(report["stages"][0])
     assert main([*command, "--tokens-per-sample", "16"]) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert main([*command, "--min-split", "1000"]) == 0
+    assert "leaves: 1 where --branching 4,3 allows 12; " in capsys.readouterr().out
 
 
 def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -> None:
@@ -396,6 +399,16 @@ def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Pa
         build(replace(build_config, out=tmp_path), QUIET)
 
 
+def test_a_folder_that_cannot_be_written_to(
+    build_config: BuildConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["build", build_config.corpus, "--model", "static", "--out"]
+    assert cli.main([*arguments, "/proc/corpus"]) == 2
+    assert re.search(
+        r"cannot write to '/proc/corpus.*that you may write to", capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("train", ["", " \n"])
 def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, train: str) -> None:
     path = write_lines(tmp_path / "t.jsonl", [train])
@@ -410,7 +423,10 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
     ("options", "message"),
     [
         (["--branching", "8,x"], "--branching is '8,x'"),
-        (["--branching", "1"], "at least 2 children"),
+        (["--branching", "4,1"], "--branching is '4,1'; .* at least 2 children"),
+        (["--max-share", "3"], "--max-share is 3; .* at most 1"),
+        (["--max-share", "0.01"], "above 0.015625 .one of 64 equal children"),
+        (["--model", "static", "--backend", "onnx"], "--backend is 'onnx'; .* leave it out"),
         (["--heldout-share", "1.5"], "--heldout-share is 1.5"),
         (["--target", "recipes"], "NAME=TRAIN"),
         (["--target", "a/b=x"], "letters, digits"),

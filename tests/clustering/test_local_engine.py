@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,3 +106,21 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> N
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert_no_worker_outlives(process, store, how, seconds=20)
+
+
+class Stepped(Square):
+    """Tells of every unit in two steps."""
+
+    def steps(self, unit: int) -> Iterator[int]:
+        yield 3
+        yield self(unit)
+
+
+def test_the_steps_of_a_unit_are_seen_as_they_come(tmp_path: Path) -> None:
+    counted: list[int] = []
+    store = LocalWork(tmp_path)
+    LocalEngine().run(Stepped(store=store), [4, 5], counted.append)
+    assert counted == [3, 1, 3, 1]
+    with pytest.raises(BuildError, match="6 is bad") as caught:
+        LocalEngine().run(Stepped(store=store, bad=6), [6], counted.append)
+    assert caught.value.__notes__ == ["in unit 6 of Stepped"]

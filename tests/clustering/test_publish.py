@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +113,51 @@ def test_the_command_line_takes_a_folder_or_an_address(
     assert given.folder == Path("here")
     with pytest.raises(StorageError, match="user name, password"):
         main(["texts", "--out", "s3://key:secret@bucket/corpus"])
+
+
+def test_stock_streaming_reads_a_build_from_the_bucket(
+    remote_build: BuildConfig, s3: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `StreamingDataset` that knows nothing of us, with remote= as its documentation says."""
+    from streaming import StreamingDataset
+
+    monkeypatch.setenv("S3_ENDPOINT_URL", s3.endpoint)
+    report = build(replace(remote_build, shard_bytes=4_096, block_bytes=1_024), QUIET)
+    assert len(report.manifest.shards) > 2
+    corpus = open_corpus(remote_build.out, cache=tmp_path / "cache")
+    stock = StreamingDataset(
+        remote=f"{remote_build.out}/shards",
+        local=str(tmp_path / "stock"),
+        shuffle=False,
+        batch_size=1,
+    )
+    found = np.stack([sample["tokens"] for sample in stock])
+    np.testing.assert_array_equal(found, corpus.read(np.arange(corpus.num_samples)))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_stock_webdataset_reads_a_build_from_the_bucket(
+    remote_build: BuildConfig, s3: StoreServer, tmp_path: Path
+) -> None:
+    """A `WebDataset` over `pipe:` addresses, as its documentation says for S3."""
+    import webdataset
+
+    fetch = tmp_path / "fetch.py"  # what `aws s3 cp ADDRESS -` does, which not every machine has
+    fetch.write_text(
+        "import sys, boto3\n"
+        "bucket, key = sys.argv[1].removeprefix('s3://').split('/', 1)\n"
+        "boto3.client('s3').download_fileobj(bucket, key, sys.stdout.buffer)\n",
+        encoding="utf-8",
+    )
+    options = {"format": "webdataset", "shard_bytes": 65_536, "block_bytes": 2_048}
+    report = build(replace(remote_build, **options), QUIET)  # type: ignore[arg-type]
+    assert len(report.manifest.shards) > 2
+    corpus = open_corpus(remote_build.out, cache=tmp_path / "cache")
+    urls = [
+        f"pipe:{sys.executable} {fetch} {remote_build.out}/{entry.file}"
+        for entry in report.manifest.shards
+    ]
+    stock = webdataset.WebDataset(urls, shardshuffle=False).decode()
+    found = np.stack([sample["npy"] for sample in stock])
+    gc.collect()  # or the pipes that webdataset leaves open are another test's warning
+    np.testing.assert_array_equal(found, corpus.read(np.arange(corpus.num_samples)))

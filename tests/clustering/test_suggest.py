@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clustering.build import BuildReport
+from clustering.config import BuildConfig
 from clustering.embedding.embedding_parts import publish_vectors
 from clustering.errors import BuildError
 from clustering.suggest_command import main
@@ -81,3 +85,24 @@ def test_the_command_reads_parts_and_writes_a_page(
 def test_a_folder_without_embeddings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no embeddings"):
         main([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("groups", "advice"), [(8, "has this view.*--k 8"), (16, "--branching 64")]
+)
+def test_what_the_corpus_has_is_not_built_again(
+    built: BuildReport,
+    build_config: BuildConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    groups: int,
+    advice: str,
+) -> None:
+    assert built.manifest.tree.levels[-1] == 12
+    shutil.copytree(build_config.out, tmp_path / "corpus")
+    store = LocalWork(tmp_path / "corpus" / ".build")
+    store.remove("embed/")
+    ids = [f"{number}" for number in range(2_000)]
+    publish_vectors(store, "embed/part-00000.arrow", ids, kinds(groups, 2_000))
+    assert main([str(tmp_path / "corpus"), "--corpus-tokens", "100000000"]) == 0
+    assert re.search(rf"k = {groups}:.*{advice}", capsys.readouterr().out, re.DOTALL)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, distributions, entry_points
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,23 @@ def test_a_missing_extra_is_named() -> None:
     entry = EntryPoint("build", "a_package_nobody_has:main", "braidstream.commands")
     with pytest.raises(BraidstreamError, match=r"pip install 'braidstream\[build\]'"):
         cli.run(entry, [])
+
+
+def writes_to_a_full_disk(arguments: list[str]) -> int:
+    with Path(arguments[0]).open("wb", buffering=0) as full:
+        return full.write(b"x") and 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = EntryPoint("fill", f"{__name__}:writes_to_a_full_disk", "braidstream.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+    assert cli.main(["fill", "/dev/full"]) == 2
+    assert capsys.readouterr().err.startswith("error: No space left on device. Free some space")
+    with pytest.raises(FileNotFoundError):  # no refusal of the machine, so a bug
+        cli.main(["fill", "/no/such/place"])
 
 
 def test_pipeline_needs_only_the_core_dependencies() -> None:
