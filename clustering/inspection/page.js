@@ -43,7 +43,7 @@ function card(node) {
         return make("li", {}, make("a", { href: `#${other.id}` }, `#${index}`), make("span", { class: "ellipsis" }, other.keywords.slice(0, 4).join(", ")), make("span", {}, cosine.toFixed(2)));
       }))),
     make("div", {},
-      node.examples.length ? make("h3", {}, `Documents near the ${node.leaves > 1 ? "centers of its largest leaves" : "center"}, and the farthest (source, cosine distance)`) : make("p", { class: "empty" }, "No documents are known of this domain."),
+      node.examples.length ? make("h3", {}, `Documents near the ${node.layer.startsWith("level") ? "center" : "centers of its largest parts"}, and the farthest (source, cosine distance)`) : make("p", { class: "empty" }, "No documents are known of this domain."),
       ...node.examples.map((row, i) => example(row, "near", i === 0)),
       node.farthest && example(node.farthest, "farthest", false)));
 }
