@@ -11,6 +11,8 @@ The last is its inverse document frequency among the texts of that language, p o
 where TF-IDF vectors are multiplied. No list of words is needed, so this holds for any language, and for code,
 which counts as one (writing.py). Class-based TF-IDF (M. Grootendorst, arXiv 2203.05794) compares with all
 classes alike, where words of a language, or of a format, that only some classes share count as rare.
+
+A domain is taken to use a term less by one standard error than was counted: a single document is no evidence.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from scipy import sparse
 from clustering.cards.terms import is_pair, sum_leaves
 
 NUM_KEYWORDS = 10
+SATISFYING = 3
+"""So many keywords are enough; where there are fewer, what asks for less adds to them."""
 RIVAL_SHARE = 0.05
 """Of the siblings: a term that so many others use at least as much tells nothing of a domain."""
 MAX_RATIO = 64.0
@@ -64,7 +68,7 @@ class Keywords:
         k = len(leaf_bounds) - 1
         if parents is None:
             parents = np.zeros(k, dtype=np.int64)
-        shares = _shares(sum_leaves(self._counts, leaf_bounds))
+        counts = sum_leaves(self._counts, leaf_bounds)
         languages = _shares(sum_leaves(self._languages, leaf_bounds))
         edges = np.flatnonzero(np.append([True], parents[1:] != parents[:-1])).tolist()
         of_parents = self.of(leaf_bounds[[*edges, k]]) if len(edges) > 1 else []
@@ -73,32 +77,39 @@ class Keywords:
             if end - begin == 1 and of_parents:
                 found.append(of_parents[number])
             else:
-                found.extend(self._told_apart(shares[begin:end], languages[begin:end]))
+                found.extend(self._told_apart(counts[begin:end], languages[begin:end]))
         return found
 
     def _told_apart(
-        self, shares: sparse.csr_matrix, languages: sparse.csr_matrix
+        self, counts: sparse.csr_matrix, languages: sparse.csr_matrix
     ) -> list[list[str]]:
-        """Keywords of n siblings, from the shares (n, terms) and (n, languages)."""
-        surpassing = max(1, round(RIVAL_SHARE * shares.shape[0]))
+        """Keywords of n siblings, from counts (n, terms) and shares (n, languages)."""
+        surpassing = max(1, round(RIVAL_SHARE * counts.shape[0]))
+        shares, totals = _shares(counts), np.asarray(counts.sum(axis=1)).ravel()
         columns = shares.tocsc()
         last, next_one = (_largest(columns, rank) for rank in (surpassing - 1, surpassing))
         found = []
-        for row in range(shares.shape[0]):
+        for row in range(counts.shape[0]):
             terms, share = _row(shares, row)
+            count = share * totals[row]
             spoken, part = _row(languages, row)
             in_languages = np.ix_(spoken, terms)
             rivals = np.where(share >= last[terms], next_one[terms], last[terms])
-            background = np.maximum(rivals, part @ self._usual[in_languages])
+            usual = part @ self._usual[in_languages]
             rarity = -np.log(np.clip(part @ self._frequency[in_languages], RAREST, 1))
-            weight = _divergence(share, background) * rarity**2
-            weight[share < FEWEST * share.max(initial=0)] = (
-                0  # the commonest term is nearly everywhere
-            )
-            if not (weight > 0).any():  # every document has all of it
-                weight = _divergence(share, rivals)
-            best = np.lexsort((terms, -weight))[: 2 * NUM_KEYWORDS]
-            names = [self._terms[terms[i]] for i in best if weight[i] > 0]
+            sure = share * (1 - 1 / np.sqrt(np.maximum(count, 1 + 1e-6)))
+            # The commonest term is nearly everywhere.
+            candidates = np.flatnonzero(count >= FEWEST * count.max(initial=0))
+            names: list[str] = []
+            for weight in (
+                _divergence(sure, np.maximum(usual, rivals)) * rarity**2,
+                _divergence(sure, usual) * rarity**2,  # siblings are all but the same
+                _divergence(share, rivals),  # every document has all of it
+            ):
+                best = candidates[np.lexsort((terms[candidates], -weight[candidates]))]
+                names += [self._terms[terms[i]] for i in best[: 2 * NUM_KEYWORDS] if weight[i] > 0]
+                if len(names) >= SATISFYING:
+                    break
             found.append(_distinct(names)[:NUM_KEYWORDS])
         return found
 
@@ -161,7 +172,7 @@ def _distinct(terms: list[str]) -> list[str]:
     """Without plurals of what is there already, or the other way round, and without overlapping pairs."""
     kept: list[str] = []
     for term in terms:
-        if term + "s" in kept or term.removesuffix("s") in kept:
+        if term in kept or term + "s" in kept or term.removesuffix("s") in kept:
             continue
         if any(is_pair(term) and is_pair(t) and (t[0] == term[1] or t[1] == term[0]) for t in kept):
             continue
