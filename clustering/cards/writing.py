@@ -31,6 +31,8 @@ CODE_CHARACTERS = 2_000
 """More than for languages: many files of code begin with a page of comment."""
 CODE_SYMBOLS = 0.04
 """Of the characters of a line: code has more symbols; nearly all prose, citations included, has fewer."""
+STATEMENT_WORDS = 4
+"""An import has fewer; a paragraph of a law that ends in a semicolon has more."""
 LANGUAGE_BATCH = 1_024
 
 _SCRIPTS = {
@@ -48,7 +50,6 @@ _SCRIPTS = {
 SCRIPTS = (*_SCRIPTS, "other")
 _LETTERS = [re.compile(f"[{ranges}]") for ranges in _SCRIPTS.values()]
 _NO_SYMBOLS = str.maketrans("", "", "{}[]()<>=;_*/\\|&#@$+~^`")
-_CODE_ENDS = (";", "{", "}")
 
 
 def language_of(text: str) -> str:
@@ -72,8 +73,8 @@ def language_of(text: str) -> str:
 def is_code(text: str) -> bool:
     """Whether more than half of the first characters stand in lines of code.
 
-    A line of code has many symbols, or ends as statements and blocks do. Lines weigh as much as they are
-    long: a manual has long lines between its short commands.
+    A line of code has many symbols, or few words and the end of a statement or block. Lines weigh as much as
+    they are long: a manual has long lines between its short commands.
     """
     code = total = 0
     for line in text[:CODE_CHARACTERS].splitlines():
@@ -81,7 +82,8 @@ def is_code(text: str) -> bool:
         length = len(line)
         total += length
         symbols = length - len(line.translate(_NO_SYMBOLS))
-        if line.endswith(_CODE_ENDS) or symbols > CODE_SYMBOLS * length:
+        is_statement = line.endswith((";", "{", "}")) and line.count(" ") < STATEMENT_WORDS
+        if is_statement or symbols > CODE_SYMBOLS * length:
             code += length
     return 2 * code > total
 
