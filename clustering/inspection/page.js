@@ -98,9 +98,11 @@ function fillList(title, rows, atOnce) {
 
 // --- search --------------------------------------------------------------------------------------
 
+const SEARCHED_SHARE = 0.1; // a domain is found by a language that a tenth of it is in
+
 // What is searched is lower-cased once, when the first search begins.
 function searched(node) {
-  const names = [...node.sources.map(([source]) => data.sources[source]), ...node.languages.map(([code]) => language(code))];
+  const names = [...node.sources.map(([source]) => data.sources[source]), ...node.languages.filter(([, share]) => share >= SEARCHED_SHARE).map(([code]) => language(code))];
   node.words ??= node.keywords.join(" ").toLowerCase();
   node.text ??= [...names, ...[...node.examples, ...(node.farthest ? [node.farthest] : [])].map(([text]) => text)].join("\n").toLowerCase();
   return node;

@@ -273,3 +273,15 @@ def test_the_command_writes_the_page(page: Path, tmp_path: Path) -> None:
         assert tab.complaints == []
         assert tab.value(ROWS) == [f"#d0-{domain}" for domain in range(5)]
         assert tab.value("document.querySelectorAll('.dot').length") == 5
+        tab.value("location.hash = '#d0-3'")
+        tab.until(f"{SHOWN}.startsWith('#3')")
+        assert "near the centers of its largest parts" in tab.value("shown.textContent")
+
+
+def test_a_domain_says_how_it_is_written_and_what_is_near_its_center(tab: Tab) -> None:
+    """Its documents are markup; the browser knows no language of that name."""
+    tab.value("location.hash = '#d0-3'")
+    tab.until(f"{SHOWN}.startsWith('#3')")
+    text = tab.value("shown.textContent")
+    assert "Languagescode 100%" in text
+    assert "near the center," in text
