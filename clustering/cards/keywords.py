@@ -160,11 +160,12 @@ def _shares(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _largest(columns: sparse.csc_matrix, rank: int) -> NDArray[np.float64]:
     """The value of each column below the `rank` largest ones; 0 where there are not so many."""
-    column = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
-    falling = columns.data[np.lexsort((-columns.data, column))]
     has = np.diff(columns.indptr) > rank
+    some = columns[:, has]
+    column = np.repeat(np.arange(some.shape[1]), np.diff(some.indptr))
+    falling = some.data[np.lexsort((-some.data, column))]
     values = np.zeros(columns.shape[1])
-    values[has] = falling[columns.indptr[:-1][has] + rank]
+    values[has] = falling[some.indptr[:-1] + rank]
     return values
 
 
