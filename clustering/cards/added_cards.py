@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clustering.cards.cards import (
+    COUNTED,
     card_file,
     read_counts,
     shares,
@@ -73,7 +74,7 @@ def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[
 
     Returns the names of the files, relative to `folder`; none where the corpus has no cards.
     """
-    found = {name: read_counts(corpus, name) for name in ("term", "source", "language", "script")}
+    found = {name: read_counts(corpus, name) for name in COUNTED}
     known = {name: _Counted(counts=one[0], names=one[1]) for name, one in found.items() if one}
     if len(known) < len(found):
         return []
