@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from demo_task import Task, hold_out
 from numpy.typing import NDArray
+from scipy import sparse
 
-from clustering.cards.keywords import class_keywords, count_terms
+from clustering.cards.keywords import Keywords
+from clustering.cards.terms import count_terms, find_terms
 from clustering.documents.inputs import find_inputs
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
@@ -90,10 +92,14 @@ def middling_cluster(cluster: NDArray[np.int64]) -> int:
 
 def name_by_keywords(documents: list[str], cluster: NDArray[np.int64], chosen: int) -> str:
     """Two keywords of a cluster as a name that `braidstream build --target` accepts."""
-    order = np.argsort(cluster, kind="stable")
-    counts, terms = count_terms(
-        lambda rows: [documents[order[row]] for row in rows],
-        cluster[order],
-        int(cluster.max()) + 1,
-    )
-    return "-".join(class_keywords(counts, terms, top=2)[chosen]) or "own-target"
+
+    def texts(rows: NDArray[np.int64]) -> list[str]:
+        return [documents[row] for row in rows]
+
+    count = int(cluster.max()) + 1
+    rows = np.arange(len(documents))
+    terms = find_terms(texts, rows)
+    counts = count_terms(texts, rows, cluster, np.ones(count, dtype=np.float32), terms)
+    sizes = sparse.csr_matrix(np.bincount(cluster)[:, None])
+    keywords = Keywords(counts, terms, languages=sizes).of(np.arange(count + 1))
+    return "-".join(keywords[chosen][:2]) or "own-target"

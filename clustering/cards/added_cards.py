@@ -1,13 +1,13 @@
 """Domain cards after an addition: what was counted grows, and the examples stay.
 
-The term and source counts per leaf are sums, so those of the new documents are added to those that are there;
-keywords follow from them. Terms are those of the build: words that only new documents use are not counted,
-and a corpus that has many of those has drifted (see add.py).
+The counts per leaf are sums, so those of the new documents are added to those that are there; keywords,
+sources, languages and scripts follow from them. Terms are those of the build: words that only new documents
+use are not counted, and a corpus that has many of those has drifted (see add.py). The duplicate share stays
+that of the build: an addition knows by its digest what is there already, and does not ask where it is.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,24 +19,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clustering.cards.cards import (
-    NUM_KEYWORDS,
-    SOURCE_COUNTS_FILE,
-    SOURCES_FILE,
-    TERM_COUNTS_FILE,
-    TERMS_FILE,
+    COUNTED,
     card_file,
+    read_counts,
+    shares,
     top_sources,
+    write_counts,
 )
-from clustering.cards.keywords import (
-    CHARACTERS_PER_DOCUMENT,
-    DOCUMENTS_PER_READ,
-    MAX_DOCUMENTS,
-    MAX_DOCUMENTS_PER_LEAF,
-    TERM_PATTERN,
-    Texts,
-    sibling_keywords,
-    sum_leaves,
-)
+from clustering.cards.keywords import Keywords
+from clustering.cards.leaf_facts import documents_per_chosen, language_documents_per_leaf
+from clustering.cards.terms import Texts, count_terms, documents_per_leaf, sum_leaves
+from clustering.cards.writing import SCRIPTS, count_writing
 from pipeline import Corpus
 
 
@@ -56,48 +49,69 @@ class Arrivals:
     samples_per_leaf: NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counted:
+    """Counts per leaf, CSR (num_leaves, columns), and the names of the columns."""
+
+    counts: Any
+    names: list[str]
+
+    def plus(self, counts: Any, names: Sequence[str]) -> _Counted:
+        """With those of further documents; names that are new follow those that are there."""
+        union = list(dict.fromkeys([*self.names, *names]))
+        place = {name: column for column, name in enumerate(union)}
+        columns = np.array([place[name] for name in names], dtype=np.int64)
+        shape = (self.counts.shape[0], len(union))
+        own = self.counts.tocoo()
+        new = counts.tocoo()
+        wider = sparse.csr_matrix((own.data, (own.row, own.col)), shape=shape)
+        more = sparse.csr_matrix((new.data, (new.row, columns[new.col])), shape=shape)
+        return _Counted(counts=(wider + more).tocsr(), names=union)
+
+
 def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[str]:
     """Write what stands for the cards and counts of `corpus` from now on into `folder`.
 
     Returns the names of the files, relative to `folder`; none where the corpus has no cards.
     """
-    known = {name: corpus.extra(name) for name in (TERMS_FILE, SOURCES_FILE)}
-    if None in known.values():
+    found = {name: read_counts(corpus, name) for name in COUNTED}
+    known = {name: _Counted(counts=one[0], names=one[1]) for name, one in found.items() if one}
+    if len(known) < len(found):
         return []
-    terms, sources = (json.loads(content or b"") for content in known.values())
-    term_counts = _matrix(corpus, TERM_COUNTS_FILE) + _term_counts(
-        arrivals, terms, corpus.num_leaves
-    )
-    names, source_counts = _source_counts(arrivals, sources, _matrix(corpus, SOURCE_COUNTS_FILE))
-    written = [TERM_COUNTS_FILE, SOURCE_COUNTS_FILE, SOURCES_FILE]
-    for name in written:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    sparse.save_npz(folder / TERM_COUNTS_FILE, term_counts.tocsr(), compressed=False)
-    sparse.save_npz(folder / SOURCE_COUNTS_FILE, source_counts, compressed=False)
-    (folder / SOURCES_FILE).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+    counted = _grown(known, arrivals)
+    written = [
+        file
+        for name, one in counted.items()
+        for file in write_counts(folder, name, one.counts, one.names)
+    ]
     more = {
         "documents": arrivals.documents_per_leaf,
         "tokens": arrivals.tokens_per_leaf,
         "samples": arrivals.samples_per_leaf,
     }
+    term, source, language, script = counted.values()
+    keywords = Keywords(term.counts, term.names, language.counts)
     for level in range(len(corpus.levels)):
         name = card_file(level)
         content = corpus.extra(name)
         if content is None:
             continue
-        bounds = corpus.domains(level=level).leaf_bounds
+        view = corpus.domains(level=level)
+        bounds = view.leaf_bounds
         grown = {key: np.add.reduceat(values, bounds[:-1]) for key, values in more.items()}
-        parents = corpus.domains(level=level).parents_in(corpus.domains(level=max(0, level - 1)))
-        keywords = sibling_keywords(
-            sum_leaves(term_counts, bounds), terms, parents, top=NUM_KEYWORDS
-        )
-        top = top_sources(sum_leaves(source_counts, bounds), names)
+        parents = view.parents_in(corpus.domains(level=level - 1)) if level else None
+        told: dict[str, list[Any]] = {
+            "keywords": keywords.of(bounds, parents),
+            "sources": top_sources(sum_leaves(source.counts, bounds), source.names),
+            "languages": shares(sum_leaves(language.counts, bounds), language.names),
+            "scripts": shares(sum_leaves(script.counts, bounds), script.names),
+        }
         lines = []
         for domain, line in enumerate(content.decode().splitlines()):
             card: dict[str, Any] = json.loads(line)
             card |= {key: card[key] + int(values[domain]) for key, values in grown.items()}
             card["mean_tokens"] = round(card["tokens"] / max(card["documents"], 1), 1)
-            card |= {"keywords": keywords[domain], "sources": top[domain]}
+            card |= {key: values[domain] for key, values in told.items()}
             lines.append(json.dumps(card, sort_keys=True, ensure_ascii=False) + "\n")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("".join(lines), encoding="utf-8")
@@ -105,58 +119,26 @@ def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[
     return written
 
 
-def _matrix(corpus: Corpus, name: str) -> Any:
-    """A matrix of counts per leaf, as the cards have it."""
-    return sparse.load_npz(io.BytesIO(corpus.extra(name) or b""))
+def _grown(known: dict[str, _Counted], arrivals: Arrivals) -> dict[str, _Counted]:
+    """The counts with those of the new documents, of which as many of a leaf are read as in a build."""
+    num_leaves = len(arrivals.documents_per_leaf)
+    rank = np.arange(len(arrivals.leaf)) - np.searchsorted(arrivals.leaf, arrivals.leaf)
 
+    def sample(limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        chosen = np.flatnonzero(rank < limit)
+        leaf = arrivals.leaf[chosen]
+        return chosen, leaf, documents_per_chosen(leaf, arrivals.documents_per_leaf)
 
-def _term_counts(arrivals: Arrivals, terms: Sequence[str], num_leaves: int) -> Any:
-    """float32 CSR (num_leaves, terms) of the new documents, from as many of a leaf as the build takes."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    shape = (num_leaves, len(terms))
-    if not terms:
-        return sparse.csr_matrix(shape, dtype=np.float32)
-    vectorizer = CountVectorizer(
-        token_pattern=TERM_PATTERN, vocabulary=list(terms), dtype=np.float32
-    )
-    chosen, weight = _counted(arrivals.leaf, num_leaves)
-    portions = []
-    for begin in range(0, len(chosen), DOCUMENTS_PER_READ):
-        documents = chosen[begin : begin + DOCUMENTS_PER_READ]
-        texts = [text[:CHARACTERS_PER_DOCUMENT] for text in arrivals.texts(documents)]
-        counts = vectorizer.transform(texts).tocoo()
-        leaf = arrivals.leaf[documents][counts.row]
-        portion = sparse.csr_matrix((counts.data * weight[leaf], (leaf, counts.col)), shape=shape)
-        portions.append(
-            portion.tocoo()
-        )  # neighbors share leaves, so it is far smaller than the counts
-    rows, columns, values = (
-        np.concatenate([getattr(portion, name) for portion in portions])
-        for name in ("row", "col", "data")
-    )
-    return sparse.csr_matrix((values, (rows, columns)), shape=shape)
-
-
-def _counted(
-    leaf: NDArray[np.int64], num_leaves: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Documents whose terms are counted, ascending, and per leaf for how many each of them stands."""
-    sizes = np.bincount(leaf, minlength=num_leaves)
-    most = MAX_DOCUMENTS // max(1, np.count_nonzero(sizes))
-    most = max(1, min(MAX_DOCUMENTS_PER_LEAF, most))
-    rank = np.arange(len(leaf)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    weight = sizes / np.maximum(1, np.minimum(sizes, most))
-    return np.flatnonzero(rank < most), weight.astype(np.float32)
-
-
-def _source_counts(arrivals: Arrivals, names: Sequence[str], counts: Any) -> tuple[list[str], Any]:
-    """All source names, and int64 CSR (num_leaves, sources) of all documents."""
-    all_names = list(dict.fromkeys([*names, *arrivals.source_names]))
-    column_of = {name: column for column, name in enumerate(all_names)}
-    columns = np.array([column_of[name] for name in arrivals.source_names])[arrivals.source]
-    shape = (counts.shape[0], len(all_names))
-    ones = np.ones(len(columns), dtype=np.int64)
-    new = sparse.csr_matrix((ones, (arrivals.leaf, columns)), shape=shape)
-    wider = sparse.csr_matrix((counts.data, counts.indices, counts.indptr), shape=shape)
-    return all_names, (wider + new).tocsr()
+    terms = known["term"].names
+    counts = count_terms(arrivals.texts, *sample(documents_per_leaf(num_leaves)), terms)
+    told = sample(language_documents_per_leaf(num_leaves))
+    languages, language_names, scripts = count_writing(arrivals.texts, *told)
+    ones = np.ones(len(arrivals.leaf), dtype=np.int64)
+    shape = (num_leaves, len(arrivals.source_names))
+    sources = sparse.csr_matrix((ones, (arrivals.leaf, arrivals.source)), shape=shape)
+    return {
+        "term": known["term"].plus(counts, terms),
+        "source": known["source"].plus(sources, arrivals.source_names),
+        "language": known["language"].plus(languages, language_names),
+        "script": known["script"].plus(scripts, SCRIPTS),
+    }

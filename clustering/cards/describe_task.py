@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.cards.keywords import documents_per_leaf
+from clustering.cards.terms import documents_per_leaf
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
 from clustering.engines.engine import Device

@@ -1,197 +1,181 @@
-"""Keywords of a domain: class-based TF-IDF over term counts that are kept per leaf.
+"""Keywords of a domain: terms that it uses more than its language does anyway, and more than its siblings.
 
-A domain of any granularity is a range of leaves, so its counts are a sum of rows: counting once per
-leaf gives keywords at every k. Source of the weight: M. Grootendorst, "BERTopic: Neural topic
-modeling with a class-based TF-IDF procedure" (arXiv 2203.05794).
+The weight of a term with the share q among the terms of a domain is q * log(q / b) * log(1 / p)**2. The
+first factors are its part of the divergence of the domain from a background with the share b, the larger of
+
+    usual    its share in the median leaf of the language that the domain is in: half of the leaves use "der"
+             or "the" that much, but hardly one of the words that have a subject
+    rivals   its share in a sibling that few others surpass: markup of dialogues or licenses recurs in many
+
+The last is its inverse document frequency among the texts of that language, p of which have it; squared, as
+where TF-IDF vectors are multiplied. No list of words is needed, so this holds for any language, and for code,
+which counts as one (writing.py). Class-based TF-IDF (M. Grootendorst, arXiv 2203.05794) compares with all
+classes alike, where words of a language, or of a format, that only some classes share count as rare.
+
+A domain is taken to use a term less by one standard error than was counted: a single document is no evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-MAX_TERMS = 50_000
-"""Vocabulary size: bounds the width of the counts."""
-MAX_DOCUMENTS_PER_LEAF = 256
-MAX_DOCUMENTS = 400_000
-"""Documents that are counted over all leaves; every leaf keeps at least one."""
-VOCABULARY_DOCUMENTS = 20_000
-CHARACTERS_PER_DOCUMENT = 4_000
-DOCUMENTS_PER_READ = 1_024
+from clustering.cards.terms import is_pair, sum_leaves
 
-# Letters only, so that identifiers fall apart into words; scripts without spaces count in pairs.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-TERM_PATTERN = rf"[{_UNSPACED}]{{2}}|[^\W\d_{_UNSPACED}]{{2,30}}"
+NUM_KEYWORDS = 10
+SATISFYING = 3
+"""So many keywords are enough; where there are fewer, what asks for less adds to them."""
+RIVAL_SHARE = 0.05
+"""Of the siblings: a term that so many others use at least as much tells nothing of a domain."""
+MAX_RATIO = 64.0
+"""A term that is used nowhere else counts as if its background were so much smaller."""
+RAREST = 1e-3
+"""Rarer terms of a language count as this rare."""
+FEWEST = 0.02
+"""Of the documents of a domain: what is in fewer is not what it is about."""
 
-Texts = Callable[[NDArray[np.int64]], list[str]]
 
-
-def count_terms(
-    texts: Texts, document_leaf: NDArray[np.int64], num_leaves: int
-) -> tuple[sparse.csr_matrix, list[str]]:
-    """Estimate how often each term occurs in each leaf.
+class Keywords:
+    """Finds the keywords of domains that are ranges of leaves.
 
     Args:
-        texts: Returns the texts of the given documents (ascending indices).
-        document_leaf: int64 (n,), ascending: the leaf of each document.
-        num_leaves: Number of leaves; leaves without documents give empty rows.
-
-    Returns:
-        Counts, float32 CSR of shape (num_leaves, num_terms), and the terms in column order. Large
-        leaves are counted on a sample and scaled up, so that rows may be added.
-    """
-    chosen, weight = _sample(document_leaf, num_leaves)
-    return count_sample(texts, chosen, document_leaf[chosen], weight)
-
-
-def count_sample(
-    texts: Texts,
-    chosen: NDArray[np.int64],
-    leaf: NDArray[np.int64],
-    weight: NDArray[np.float32],
-) -> tuple[sparse.csr_matrix, list[str]]:
-    """Count the terms of documents that stand for others.
-
-    Args:
-        texts: Returns the texts of the given documents.
-        chosen: int64 (n,): the documents.
-        leaf: int64 (n,): the leaf of each.
-        weight: float32 (num_leaves,): for how many documents one of each leaf stands.
-
-    Returns:
-        As `count_terms`.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    num_leaves = len(weight)
-    step = max(1, -(-len(chosen) // VOCABULARY_DOCUMENTS))
-    vectorizer = CountVectorizer(
-        token_pattern=TERM_PATTERN, stop_words="english", max_features=MAX_TERMS, dtype=np.float32
-    )
-    try:
-        vectorizer.fit(text for batch in _batches(chosen[::step]) for text in _read(texts, batch))
-    except ValueError:  # scikit-learn's answer to texts without a single word
-        return sparse.csr_matrix((num_leaves, 0), dtype=np.float32), []
-    rows, columns, values = [], [], []
-    begin = 0
-    for batch in _batches(chosen):
-        counts = vectorizer.transform(_read(texts, batch)).tocoo()
-        leaf_of_count = leaf[begin + counts.row]
-        rows.append(leaf_of_count)
-        columns.append(counts.col)
-        values.append(counts.data * weight[leaf_of_count])
-        begin += len(batch)
-    terms = [str(term) for term in vectorizer.get_feature_names_out()]
-    coordinates = (np.concatenate(rows), np.concatenate(columns))
-    total = sparse.csr_matrix(
-        (np.concatenate(values).astype(np.float32), coordinates), shape=(num_leaves, len(terms))
-    )
-    total.sum_duplicates()
-    return total, terms
-
-
-def documents_per_leaf(num_leaves: int) -> int:
-    """How many documents of a leaf are counted."""
-    return int(np.clip(MAX_DOCUMENTS // max(num_leaves, 1), 1, MAX_DOCUMENTS_PER_LEAF))
-
-
-def sum_leaves(counts: sparse.csr_matrix, leaf_bounds: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Add the rows of each domain: (num_leaves, m) to (k, m), for `leaf_bounds` of shape (k+1,)."""
-    num_domains = len(leaf_bounds) - 1
-    domain = np.repeat(np.arange(num_domains), np.diff(leaf_bounds))
-    ones = np.ones(len(domain), dtype=counts.dtype)
-    indicator = sparse.csr_matrix(
-        (ones, (domain, np.arange(len(domain)))), shape=(num_domains, counts.shape[0])
-    )
-    return (indicator @ counts).tocsr()
-
-
-def sibling_keywords(
-    counts: sparse.csr_matrix, terms: list[str], parents: NDArray[np.int64], *, top: int = 10
-) -> list[list[str]]:
-    """The `top` terms of each row by class-based TF-IDF against its siblings.
-
-    What tells a fine domain apart is not its subject, which its siblings share. A domain without siblings
-    is its parent, and is told apart as that is: among all.
-
-    Args:
-        counts: (k, terms).
+        counts: float32 CSR (num_leaves, terms): documents with each term.
         terms: Names of the columns.
-        parents: int64 (k,), non-decreasing.
-        top: How many.
+        languages: float32 CSR (num_leaves, languages): documents in each language.
     """
-    if not counts.shape[0]:
-        return []
-    bounds = np.flatnonzero(np.append([True], parents[1:] != parents[:-1])).tolist()
-    if len(bounds) == 1:
-        return class_keywords(counts, terms, top=top)
-    of_parents = class_keywords(
-        sum_leaves(counts, np.array([*bounds, len(parents)])), terms, top=top
-    )
-    found: list[list[str]] = []
-    for number, (begin, end) in enumerate(zip(bounds, [*bounds[1:], len(parents)], strict=True)):
-        if end - begin == 1:
-            found.append(of_parents[number])
-        else:
-            found.extend(class_keywords(counts[begin:end], terms, top=top))
-    return found
+
+    def __init__(
+        self, counts: sparse.csr_matrix, terms: list[str], languages: sparse.csr_matrix
+    ) -> None:
+        self._counts = counts
+        self._terms = terms
+        self._languages = languages
+
+    def of(
+        self, leaf_bounds: NDArray[np.int64], parents: NDArray[np.int64] | None = None
+    ) -> list[list[str]]:
+        """Up to `NUM_KEYWORDS` of each domain, best first.
+
+        A domain without siblings is its parent, and is told apart as that is: among all.
+
+        Args:
+            leaf_bounds: int64 (k+1,): domain i owns the leaves bounds[i]..bounds[i+1].
+            parents: int64 (k,), non-decreasing: domains with the same parent are siblings. None: all are.
+        """
+        k = len(leaf_bounds) - 1
+        if parents is None:
+            parents = np.zeros(k, dtype=np.int64)
+        counts = sum_leaves(self._counts, leaf_bounds)
+        languages = _shares(sum_leaves(self._languages, leaf_bounds))
+        edges = np.flatnonzero(np.append([True], parents[1:] != parents[:-1])).tolist()
+        of_parents = self.of(leaf_bounds[[*edges, k]]) if len(edges) > 1 else []
+        found: list[list[str]] = []
+        for number, (begin, end) in enumerate(zip(edges, [*edges[1:], k], strict=True)):
+            if end - begin == 1 and of_parents:
+                found.append(of_parents[number])
+            else:
+                found.extend(self._told_apart(counts[begin:end], languages[begin:end]))
+        return found
+
+    def _told_apart(
+        self, counts: sparse.csr_matrix, languages: sparse.csr_matrix
+    ) -> list[list[str]]:
+        """Keywords of n siblings, from counts (n, terms) and shares (n, languages)."""
+        surpassing = max(1, round(RIVAL_SHARE * counts.shape[0]))
+        shares, totals = _shares(counts), np.asarray(counts.sum(axis=1)).ravel()
+        columns = shares.tocsc()
+        last, next_one = (_largest(columns, rank) for rank in (surpassing - 1, surpassing))
+        found = []
+        for row in range(counts.shape[0]):
+            terms, share = _row(shares, row)
+            count = share * totals[row]
+            spoken, part = _row(languages, row)
+            in_languages = np.ix_(spoken, terms)
+            rivals = np.where(share >= last[terms], next_one[terms], last[terms])
+            usual = part @ self._usual[in_languages]
+            rarity = -np.log(np.clip(part @ self._frequency[in_languages], RAREST, 1))
+            sure = share * (1 - 1 / np.sqrt(np.maximum(count, 1 + 1e-6)))
+            # The commonest term is nearly everywhere.
+            candidates = np.flatnonzero(count >= FEWEST * count.max(initial=0))
+            names: list[str] = []
+            for weight in (
+                _divergence(sure, np.maximum(usual, rivals)) * rarity**2,
+                _divergence(sure, usual) * rarity**2,  # siblings are all but the same
+                _divergence(share, rivals),  # every document has all of it
+            ):
+                best = candidates[np.lexsort((terms[candidates], -weight[candidates]))]
+                names += [self._terms[terms[i]] for i in best[: 2 * NUM_KEYWORDS] if weight[i] > 0]
+                if len(names) >= SATISFYING:
+                    break
+            found.append(_distinct(names)[:NUM_KEYWORDS])
+        return found
+
+    @cached_property
+    def _leaves_in(self) -> list[NDArray[np.int64]]:
+        """The leaves that are mostly in each language."""
+        main = np.asarray(self._languages.argmax(axis=1)).ravel()
+        main[np.diff(self._languages.indptr) == 0] = -1
+        return [np.flatnonzero(main == column) for column in range(self._languages.shape[1])]
+
+    @cached_property
+    def _usual(self) -> NDArray[np.float64]:
+        """The share of each term in the median leaf: (languages, terms). A single leaf tells nothing."""
+        shares = _shares(self._counts)
+        nothing = np.zeros(len(self._terms))
+        rows = [
+            _largest(shares[leaves].tocsc(), len(leaves) // 2) if len(leaves) > 1 else nothing
+            for leaves in self._leaves_in
+        ]
+        return np.array(rows)
+
+    @cached_property
+    def _frequency(self) -> NDArray[np.float64]:
+        """The share of the documents with each term: (languages, terms)."""
+        documents = np.asarray(self._languages.sum(axis=1)).ravel()
+        rows = [
+            np.asarray(self._counts[leaves].sum(axis=0)).ravel() / max(documents[leaves].sum(), 1)
+            for leaves in self._leaves_in
+        ]
+        return np.array(rows)
 
 
-def class_keywords(
-    counts: sparse.csr_matrix, terms: list[str], *, top: int = 10
-) -> list[list[str]]:
-    """The `top` terms of each row by class-based TF-IDF, best first.
-
-    The weight of term x in class c is tf(x, c) * log(1 + A / f(x)): tf is the share of x among the
-    terms of c, f(x) its count over all classes, A the mean count of terms per class. A plural is
-    left out when its singular is there, and the other way round.
-    """
-    if not counts.shape[0] or not terms:
-        return [[] for _ in range(counts.shape[0])]
-    total_per_term = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
-    total_per_class = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    rarity = np.log1p(total_per_class.mean() / np.maximum(total_per_term, 1e-12))
-    keywords = []
-    for row in range(counts.shape[0]):
-        begin, end = counts.indptr[row], counts.indptr[row + 1]
-        columns = counts.indices[begin:end]
-        weights = counts.data[begin:end] * rarity[columns]
-        best = columns[np.lexsort((columns, -weights))[: 2 * top]]
-        keywords.append(_without_plurals([terms[column] for column in best])[:top])
-    return keywords
+def _divergence(share: NDArray[np.float64], background: NDArray[np.float64]) -> NDArray[np.float64]:
+    weight: NDArray[np.float64] = share * np.log(share / np.maximum(background, share / MAX_RATIO))
+    return weight
 
 
-def _without_plurals(terms: list[str]) -> list[str]:
+def _row(matrix: sparse.csr_matrix, row: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    here = slice(matrix.indptr[row], matrix.indptr[row + 1])
+    return matrix.indices[here], matrix.data[here]
+
+
+def _shares(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows that add up to 1, but for empty ones."""
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    return (sparse.diags(1 / np.maximum(totals, 1e-12)) @ counts).tocsr()
+
+
+def _largest(columns: sparse.csc_matrix, rank: int) -> NDArray[np.float64]:
+    """The value of each column below the `rank` largest ones; 0 where there are not so many."""
+    has = np.diff(columns.indptr) > rank
+    some = columns[:, has]
+    column = np.repeat(np.arange(some.shape[1]), np.diff(some.indptr))
+    falling = some.data[np.lexsort((-some.data, column))]
+    values = np.zeros(columns.shape[1])
+    values[has] = falling[some.indptr[:-1] + rank]
+    return values
+
+
+def _distinct(terms: list[str]) -> list[str]:
+    """Without plurals of what is there already, or the other way round, and without overlapping pairs."""
     kept: list[str] = []
     for term in terms:
-        if term + "s" not in kept and term.removesuffix("s") not in kept:
-            kept.append(term)
+        if term in kept or term + "s" in kept or term.removesuffix("s") in kept:
+            continue
+        if any(is_pair(term) and is_pair(t) and (t[0] == term[1] or t[1] == term[0]) for t in kept):
+            continue
+        kept.append(term)
     return kept
-
-
-def _sample(
-    document_leaf: NDArray[np.int64], num_leaves: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Evenly spaced documents of every leaf, whose order is random, and the scale per leaf."""
-    limit = documents_per_leaf(num_leaves)
-    size = np.bincount(document_leaf, minlength=num_leaves)
-    kept = np.minimum(size, limit)
-    start = np.concatenate(([0], np.cumsum(size)))[:-1]
-    leaf = np.repeat(np.arange(num_leaves), kept)
-    rank = np.arange(len(leaf)) - np.repeat(np.cumsum(kept) - kept, kept)
-    chosen = start[leaf] + rank * size[leaf] // kept[leaf]
-    return chosen.astype(np.int64), (size / np.maximum(kept, 1)).astype(np.float32)
-
-
-def _batches(documents: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [
-        documents[begin : begin + DOCUMENTS_PER_READ]
-        for begin in range(0, len(documents), DOCUMENTS_PER_READ)
-    ]
-
-
-def _read(texts: Texts, documents: NDArray[np.int64]) -> list[str]:
-    return [text[:CHARACTERS_PER_DOCUMENT] for text in texts(documents)]

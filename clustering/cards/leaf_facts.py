@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clustering.cards.describe_task import ROW, counts_name, described_name, ranks, standing
-from clustering.cards.keywords import count_sample, documents_per_leaf
-from clustering.cards.writing import SCRIPTS, language_of, script_letters
+from clustering.cards.terms import count_terms, documents_per_leaf, find_terms
+from clustering.cards.writing import count_writing
 from clustering.documents.document_parts import DocumentParts
 from clustering.work.work_store import WorkStore
 
@@ -20,7 +20,6 @@ GATHERED_ROWS = 1_000_000
 MAX_LANGUAGE_DOCUMENTS = 65_536
 """Documents whose language and scripts are told, over all leaves; every leaf keeps at least one."""
 MAX_LANGUAGE_DOCUMENTS_PER_LEAF = 64
-LANGUAGE_BATCH = 1_024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +35,7 @@ class LeafFacts:
     sources: sparse.csr_matrix
     """int64 (num_leaves, sources): documents."""
     terms: sparse.csr_matrix
-    """float32 (num_leaves, terms): estimated counts."""
+    """float32 (num_leaves, terms): estimated documents."""
     term_names: list[str]
     languages: sparse.csr_matrix
     """float32 (num_leaves, languages): estimated documents."""
@@ -65,16 +64,13 @@ def gather_facts(store: WorkStore, documents: DocumentParts, num_leaves: int) ->
             kept = [standing(np.concatenate(kept), limit)]
     rows = standing(np.concatenate([np.empty(0, dtype=ROW), *kept]), limit)
     rank = ranks(rows["leaf"])
-    counted = rows[rank < limit]
-    terms, term_names = count_sample(
-        documents.texts,
-        counted["document"],
-        counted["leaf"].astype(np.int64),
-        _weight(counted["leaf"], sums[0]),
+    counted, leaf, weight = _sample(rows, rank < limit, sums[0])
+    term_names = find_terms(documents.texts, counted)
+    terms = count_terms(documents.texts, counted, leaf, weight, term_names)
+    told = rank < min(limit, language_documents_per_leaf(num_leaves))
+    languages, language_names, scripts = count_writing(
+        documents.texts, *_sample(rows, told, sums[0])
     )
-    told_limit = max(1, MAX_LANGUAGE_DOCUMENTS // max(1, num_leaves))
-    told = rows[rank < min(told_limit, MAX_LANGUAGE_DOCUMENTS_PER_LEAF, limit)]
-    languages, language_names, scripts = _written(documents, told, sums[0])
     return LeafFacts(
         documents=sums[0],
         tokens=sums[1],
@@ -89,30 +85,29 @@ def gather_facts(store: WorkStore, documents: DocumentParts, num_leaves: int) ->
     )
 
 
-def _weight(leaf: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """For how many documents one of each leaf stands: float32 (num_leaves,)."""
+def language_documents_per_leaf(num_leaves: int) -> int:
+    """Of how many documents of a leaf language and scripts are told."""
+    most = MAX_LANGUAGE_DOCUMENTS // max(1, num_leaves)
+    return int(np.clip(most, 1, MAX_LANGUAGE_DOCUMENTS_PER_LEAF))
+
+
+def _sample(
+    rows: NDArray[Any], chosen: NDArray[np.bool_], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Documents and leaves of the chosen rows, and per leaf for how many documents each stands."""
+    leaf = rows["leaf"][chosen].astype(np.int64)
+    return rows["document"][chosen], leaf, documents_per_chosen(leaf, sizes)
+
+
+def documents_per_chosen(leaf: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """For how many documents of each leaf one of those chosen in it stands: float32 (num_leaves,).
+
+    Args:
+        leaf: int64 (n,): leaves of the chosen documents.
+        sizes: int64 (num_leaves,): documents of each leaf.
+    """
     weight: NDArray[np.float32] = sizes / np.maximum(1, np.bincount(leaf, minlength=len(sizes)))
     return weight.astype(np.float32)
-
-
-def _written(
-    documents: DocumentParts, rows: NDArray[Any], sizes: NDArray[np.int64]
-) -> tuple[sparse.csr_matrix, list[str], sparse.csr_matrix]:
-    """Languages, their names, and scripts of the leaves, from the texts of `rows`."""
-    found: list[str] = []
-    letters: list[list[int]] = []
-    for begin in range(0, len(rows), LANGUAGE_BATCH):
-        texts = documents.texts(rows["document"][begin : begin + LANGUAGE_BATCH])
-        found += map(language_of, texts)
-        letters += map(script_letters, texts)
-    names, column = np.unique(np.array(found, dtype=str), return_inverse=True)
-    leaf = rows["leaf"]
-    weight = _weight(leaf, sizes)[leaf]
-    languages = sparse.csr_matrix((weight, (leaf, column)), shape=(len(sizes), len(names)))
-    scripts = np.zeros((len(sizes), len(SCRIPTS)), dtype=np.float32)
-    np.add.at(scripts, leaf, np.array(letters, dtype=np.float32).reshape(-1, len(SCRIPTS)))
-    scripts *= _weight(leaf, sizes)[:, None]
-    return languages, names.tolist(), sparse.csr_matrix(scripts)
 
 
 def _rows(table: Any) -> NDArray[Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clustering.cards.cards import NUM_EXAMPLES, NUM_KEYWORDS
+from clustering.cards.cards import NUM_EXAMPLES
+from clustering.cards.keywords import NUM_KEYWORDS
 from clustering.inspection.domain_facts import Example, Neighbor, Share
 
 Cards = Sequence[dict[str, Any]]
@@ -29,7 +30,7 @@ def names(cards: Cards) -> tuple[str, ...]:
 
 
 def examples(cards: Cards) -> tuple[Example, ...]:
-    """Central documents of the largest parts in turn, as in `card_files.py`."""
+    """Central documents of the largest parts in turn."""
     largest = sorted(cards, key=lambda card: -card.get("tokens", 0))[:NUM_EXAMPLES]
     ranked = [
         card["examples"][rank]
@@ -41,7 +42,7 @@ def examples(cards: Cards) -> tuple[Example, ...]:
 
 
 def farthest(cards: Cards) -> Example | None:
-    """The document that is farthest from the centroid of its leaf."""
+    """The document that is farthest from the center of its part."""
     rows = [card["farthest"] for card in cards if card.get("farthest")]
     return _example(max(rows, key=lambda row: float(row["distance"]))) if rows else None
 

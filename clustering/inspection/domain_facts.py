@@ -14,7 +14,7 @@ class Example:
     text: str
     source: str
     distance: float
-    """Cosine distance to the centroid of its leaf."""
+    """Cosine distance to the center of its domain; of its part where the domain is a merge of several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,6 @@ level's cards (sizes, examples) and by sums of the per-leaf counts (keywords, so
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,16 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.cards import merged_cards
-from clustering.cards.cards import (
-    NUM_KEYWORDS,
-    SOURCE_COUNTS_FILE,
-    SOURCES_FILE,
-    TERM_COUNTS_FILE,
-    TERMS_FILE,
-    card_file,
-    top_sources,
-)
-from clustering.cards.keywords import sibling_keywords, sum_leaves
+from clustering.cards.cards import card_file, count_files, read_counts, top_sources
+from clustering.cards.keywords import Keywords
+from clustering.cards.terms import sum_leaves
 from clustering.inspection.domain_facts import (
     Balance,
     Domain,
@@ -77,21 +69,21 @@ class _Counts:
     """The per-leaf counts that the build wrote, read when they are first needed."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
+        self._corpus = corpus
 
     @cached_property
-    def terms(self) -> tuple[Any, list[str]]:
-        return self._read(TERM_COUNTS_FILE, TERMS_FILE)
+    def keywords(self) -> Keywords:
+        return Keywords(*self._read("term"), self._read("language")[0])
 
     @cached_property
     def sources(self) -> tuple[Any, list[str]]:
-        return self._read(SOURCE_COUNTS_FILE, SOURCES_FILE)
+        return self._read("source")
 
-    def _read(self, counts_file: str, names_file: str) -> tuple[Any, list[str]]:
-        from scipy import sparse
-
-        counts = sparse.load_npz(io.BytesIO(_extra(self.corpus, counts_file)))
-        return counts, json.loads(_extra(self.corpus, names_file))
+    def _read(self, name: str) -> tuple[Any, list[str]]:
+        counts = read_counts(self._corpus, name)
+        if counts is None:
+            raise _without_cards(self._corpus, count_files(name)[0])
+        return counts
 
 
 def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> Layer:
@@ -102,17 +94,14 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
     balance = _balance(view, per_source, name)
     if view.k > MAX_DESCRIBED:
         return Layer(balance=balance, domains=())
-    siblings = view.parents_in(views[-2]) if len(views) > 1 else np.zeros(view.k, dtype=np.int64)
+    parents = view.parents_in(views[-2]) if len(views) > 1 else None
     cards = _cards_per_domain(corpus, view)
     if per_source is None:
         keywords: Sequence[Sequence[str]] = [merged_cards.names(of) for of in cards]
         sources: Sequence[list[dict[str, Any]]] = [[] for _ in cards]
     else:
-        term_counts, terms = counts.terms
-        summed = sum_leaves(term_counts, view.leaf_bounds)
-        keywords = sibling_keywords(summed, terms, siblings, top=NUM_KEYWORDS)
+        keywords = counts.keywords.of(view.leaf_bounds, parents)
         sources = top_sources(per_source, counts.sources[1])
-    parents = siblings.tolist() if len(views) > 1 else [None] * view.k
     tops = view.parents_in(views[0]).tolist()
     sizes = view.sizes
     schema = corpus.manifest.sample
@@ -120,7 +109,7 @@ def _layer(corpus: Corpus, counts: _Counts, views: list[View], *, name: str) -> 
     domains = tuple(
         Domain(
             index=i,
-            parent=parents[i],
+            parent=None if parents is None else int(parents[i]),
             top=tops[i],
             leaves=int(view.leaf_bounds[i + 1] - view.leaf_bounds[i]),
             documents=merged_cards.total(cards[i], "documents"),
@@ -209,10 +198,14 @@ def _extra(corpus: Corpus, name: str) -> bytes:
     """A file of the cards, the newest one where documents were added."""
     content = corpus.extra(name)
     if content is None:
-        raise CorpusError(
-            f"{corpus.address} has no file {name}: it was built without domain cards. Build the corpus again."
-        )
+        raise _without_cards(corpus, name)
     return content
+
+
+def _without_cards(corpus: Corpus, name: str) -> CorpusError:
+    return CorpusError(
+        f"{corpus.address} has no file {name}: it was built without domain cards. Build the corpus again."
+    )
 
 
 def _is_imported(corpus: Corpus) -> bool:

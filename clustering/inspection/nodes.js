@@ -40,6 +40,7 @@ function exact(count) {
   return count.toLocaleString("en");
 }
 function language(code) {
+  if (code === "code") return code; // no language to the browser, and an error
   return code === "und" ? "undetermined" : (new Intl.DisplayNames("en", { type: "language", fallback: "code" }).of(code) ?? code);
 }
 

@@ -43,7 +43,7 @@ function card(node) {
         return make("li", {}, make("a", { href: `#${other.id}` }, `#${index}`), make("span", { class: "ellipsis" }, other.keywords.slice(0, 4).join(", ")), make("span", {}, cosine.toFixed(2)));
       }))),
     make("div", {},
-      node.examples.length ? make("h3", {}, `Documents near the ${node.leaves > 1 ? "centers of its largest leaves" : "center"}, and the farthest (source, cosine distance)`) : make("p", { class: "empty" }, "No documents are known of this domain."),
+      node.examples.length ? make("h3", {}, `Documents near the ${node.layer.startsWith("level") ? "center" : "centers of its largest parts"}, and the farthest (source, cosine distance)`) : make("p", { class: "empty" }, "No documents are known of this domain."),
       ...node.examples.map((row, i) => example(row, "near", i === 0)),
       node.farthest && example(node.farthest, "farthest", false)));
 }
@@ -98,9 +98,11 @@ function fillList(title, rows, atOnce) {
 
 // --- search --------------------------------------------------------------------------------------
 
+const SEARCHED_SHARE = 0.1; // a domain is found by a language that a tenth of it is in
+
 // What is searched is lower-cased once, when the first search begins.
 function searched(node) {
-  const names = [...node.sources.map(([source]) => data.sources[source]), ...node.languages.map(([code]) => language(code))];
+  const names = [...node.sources.map(([source]) => data.sources[source]), ...node.languages.filter(([, share]) => share >= SEARCHED_SHARE).map(([code]) => language(code))];
   node.words ??= node.keywords.join(" ").toLowerCase();
   node.text ??= [...names, ...[...node.examples, ...(node.farthest ? [node.farthest] : [])].map(([text]) => text)].join("\n").toLowerCase();
   return node;

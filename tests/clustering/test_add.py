@@ -21,7 +21,7 @@ from clustering.add import AddReport, add
 from clustering.add_command import main
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
-from clustering.cards import added_cards
+from clustering.cards.cards import read_counts
 from clustering.config import BuildConfig
 from clustering.corpus.corpus_models import corpus_tokenizer
 from clustering.embedding.embed_task import EmbedTask
@@ -162,6 +162,39 @@ def test_cards_and_counts_follow(folder: Path, more_texts: Path) -> None:
         assert [card["examples"] for card in before] == [card["examples"] for card in after]
 
 
+def test_languages_and_scripts_follow(folder: Path, tmp_path: Path) -> None:
+    """A language that is new to the corpus, in letters some of which are."""
+    german = [
+        f"Der Mieter kündigt dem Vermieter die Wohnung zum {i}. Mai schriftlich." for i in range(12)
+    ]
+    russian = [
+        f"Квартирант обязан уведомить хозяина в письменной форме, номер {i}." for i in range(9)
+    ]
+    before = open_corpus(folder)
+    added(folder, write_lines(tmp_path / "more.jsonl", [*german, *russian]))
+    after = open_corpus(folder)
+    for name in ("language", "script"):
+        (old, old_names), (new, names) = (
+            read_counts(one, name) or ((), ()) for one in (before, after)
+        )
+        assert names[: len(old_names)] == old_names
+        grown = dict(zip(names, new.sum(axis=0).tolist()[0], strict=True))
+        for known, count in zip(old_names, old.sum(axis=0).tolist()[0], strict=True):
+            grown[known] -= count
+        if name == "language":
+            assert {key: round(count) for key, count in grown.items() if count > 0.5} == {
+                "de": 12,
+                "ru": 9,
+            }
+        else:
+            assert grown["Cyrillic"] == pytest.approx(
+                sum(sum(map(str.isalpha, t)) for t in russian)
+            )
+    cards = [json.loads(line) for line in (after.extra("cards/level0.jsonl") or b"").splitlines()]
+    assert {"de", "ru"} <= set(cards[0]["languages"])
+    assert "Cyrillic" in cards[0]["scripts"]
+
+
 def test_inspect_shows_what_was_added(folder: Path, more_texts: Path) -> None:
     added(folder, more_texts)
     corpus = open_corpus(folder)
@@ -178,7 +211,7 @@ def test_terms_of_large_leaves_are_counted_on_a_sample(
     """All documents of a kind repeat its fixed words, so a sample that is scaled up misses none."""
     before = open_corpus(folder)
     path = write_lines(tmp_path / "law.jsonl", documents_of("law", 90, seed=11))
-    monkeypatch.setattr(added_cards, "MAX_DOCUMENTS_PER_LEAF", 3)
+    monkeypatch.setattr("clustering.cards.terms.MAX_DOCUMENTS_PER_LEAF", 3)
     report = added(folder, path)
     terms = json.loads(before.extra("tree/terms.json") or b"")
     grown = [

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering.cards.cards import write_cards
 from clustering.inspect_command import main
 from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import compact, page_data, render_page
 from pipeline import Corpus, CorpusError, open_corpus
 from pipeline.corpus.manifest import Manifest, file_entry
 from pipeline.stores.object_store import ObjectStore
+from tests.clustering.described import tree_of, write_described
 from tests.corpora import write_corpus
 from tests.foreign_shards import (
     TOKENS,
@@ -57,16 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     leaf = np.repeat(np.arange(LEAVES), DOCUMENTS_PER_LEAF).astype(np.int64)
     texts = [f"{(WORDS[i] + ' ') * 9}{HOSTILE}" for i in leaf]
-    written = write_cards(
+    written = write_described(
         folder,
-        levels=LEVELS,
-        leaf_bounds_per_level=[np.array([0, 8]), np.array([0, 4, 8]), np.arange(9)],
-        document_leaf=leaf,
-        document_tokens=np.arange(1, len(leaf) + 1),
-        document_distance=np.linspace(0, 1, len(leaf), dtype=np.float32),
-        texts=lambda indices: [texts[i] for i in indices],
-        document_source=(leaf % 2).astype(np.int32),
+        tmp_path_factory.mktemp("work"),
+        tree_of([0, 0], np.repeat([0, 1], 4).tolist(), split_order=SPLIT_ORDER),
+        texts=texts,
+        leaf=leaf,
+        source=leaf % 2,
         source_names=["even<i>.jsonl", "odd.jsonl"],
+        tokens=np.arange(1, len(leaf) + 1),
         leaf_offsets=np.cumsum([0, *LEAF_SIZES]).astype(np.int64),
     )
     return name_files(folder, written)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clustering.cards.cards import write_cards
 from clustering.inspect_command import main
 from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import write_page
 from pipeline import open_corpus
 from pipeline.corpus.manifest import Manifest, file_entry
 from tests.clustering.browser import CHROMIUM, Tab, open_page
+from tests.clustering.described import tree_of, write_described
 from tests.corpora import write_corpus
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -45,20 +45,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split_order=[*first.tolist(), *rest.tolist()],
     )
     texts = [f"{f'group{letters(i // 24)} word{letters(i)} ' * 9}{HOSTILE}" for i in range(LEAVES)]
-    written = write_cards(
+    written = write_described(
         corpus,
-        levels=(1, BRANCHING, LEAVES),
-        leaf_bounds_per_level=[
-            np.array([0, LEAVES]),
-            np.arange(BRANCHING + 1) * BRANCHING,
-            np.arange(LEAVES + 1),
-        ],
-        document_leaf=np.arange(LEAVES),
-        document_tokens=sizes * 8,
-        document_distance=np.zeros(LEAVES, dtype=np.float32),
-        texts=lambda indices: [texts[i] for i in indices],
-        document_source=np.zeros(LEAVES, dtype=np.int32),
+        folder / "work",
+        tree_of([0] * BRANCHING, np.repeat(range(BRANCHING), BRANCHING).tolist(), split_order=[]),
+        texts=texts,
+        leaf=np.arange(LEAVES),
+        source=np.zeros(LEAVES, dtype=np.int64),
         source_names=["all.jsonl"],
+        tokens=sizes * 8,
         leaf_offsets=np.cumsum([0, *sizes]).astype(np.int64),
     )
     centers = np.repeat(random.normal(size=(BRANCHING, 4)), BRANCHING, axis=0)
@@ -201,16 +196,16 @@ def test_search_finds_domains_of_all_levels(tab: Tab) -> None:
     assert tab.value("matches.textContent") == "25 of 600 domains match"
     assert tab.value(ROWS)[0] == "#d0-7"
     assert set(tab.value(ROWS)[1:]) < {f"#d1-{leaf}" for leaf in range(168, 192)}
-    tab.type(" wordabjb")
+    tab.type(" wordabii")  # of a leaf whose document is no example of #7, nor its word a keyword
     tab.until(f"{ROWS}.length === 1")
     assert tab.value("document.querySelectorAll('#centroids .dot:not(.faded)').length") == 1
     assert tab.value("document.querySelectorAll('.tile:not(.faded)').length") == 1
     assert tab.value("document.querySelector('mark').textContent") == "groupaaah"
     click_on(tab, "#list .row")
-    tab.until(f"{SHOWN}.startsWith('#191')")
+    tab.until(f"{SHOWN}.startsWith('#188')")
     tab.value("history.back()")
-    tab.until("search.value === 'groupaaah wordabjb'")
-    assert tab.value(ROWS) == ["#d1-191"]
+    tab.until("search.value === 'groupaaah wordabii'")
+    assert tab.value(ROWS) == ["#d1-188"]
     tab.value("history.back()")
     tab.until(f"{SHOWN} === 'Domains'")
     assert tab.value("document.querySelectorAll('.faded').length") == 0
@@ -278,3 +273,15 @@ def test_the_command_writes_the_page(page: Path, tmp_path: Path) -> None:
         assert tab.complaints == []
         assert tab.value(ROWS) == [f"#d0-{domain}" for domain in range(5)]
         assert tab.value("document.querySelectorAll('.dot').length") == 5
+        tab.value("location.hash = '#d0-3'")
+        tab.until(f"{SHOWN}.startsWith('#3')")
+        assert "near the centers of its largest parts" in tab.value("shown.textContent")
+
+
+def test_a_domain_says_how_it_is_written_and_what_is_near_its_center(tab: Tab) -> None:
+    """Its documents are markup; the browser knows no language of that name."""
+    tab.value("location.hash = '#d0-3'")
+    tab.until(f"{SHOWN}.startsWith('#3')")
+    text = tab.value("shown.textContent")
+    assert "Languagescode 100%" in text
+    assert "near the center," in text
