@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.trees.descent import as_float32, one_thread
-from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups, start_groups
+from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups
 
 FULL_BATCH_ROWS = 2**18
 """Above this many rows a node is clustered in mini-batches."""
@@ -91,22 +91,23 @@ def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.floa
     from sklearn.exceptions import ConvergenceWarning
 
     rows = as_float32(vectors[node.rows])
-    groups = Groups(
-        torch.from_numpy(rows)[None], torch.tensor([len(rows)]), torch.tensor([node.children])
-    )
-    # scikit-learn's own k-means++ takes three times as long as all of its Lloyd's steps.
-    start = start_groups(groups, seed=node.seed)[0].numpy()
-    options = {"n_clusters": node.children, "init": start, "n_init": 1, "random_state": node.seed}
     if len(rows) <= FULL_BATCH_ROWS:
-        kmeans = KMeans(max_iter=MAX_STEPS, **options)
+        kmeans = KMeans(
+            n_clusters=node.children, n_init=1, max_iter=MAX_STEPS, random_state=node.seed
+        )
     else:
-        kmeans = MiniBatchKMeans(batch_size=16_384, **options)
+        kmeans = MiniBatchKMeans(
+            n_clusters=node.children, n_init=1, batch_size=16_384, random_state=node.seed
+        )
     with warnings.catch_warnings():
         # Fewer distinct vectors than children: the empty children are dropped, nothing to warn about.
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans.fit(rows)
-        found = torch.from_numpy(unit(kmeans.cluster_centers_))[None]
-        balanced = balance_groups(groups, found, torch.tensor([node.limit]), seed=node.seed)
+        groups = Groups(
+            torch.from_numpy(rows)[None], torch.tensor([len(rows)]), torch.tensor([node.children])
+        )
+        start = torch.from_numpy(unit(kmeans.cluster_centers_))[None]
+        balanced = balance_groups(groups, start, torch.tensor([node.limit]), seed=node.seed)
     return balanced[0].numpy()
 
 

@@ -53,8 +53,9 @@ class Groups:
 
 
 def fit_groups(groups: Groups, *, seed: int) -> Tensor:
-    """Centroids by `start_groups` and Lloyd's steps: float32 (g, k, dim)."""
-    centroids = start_groups(groups, seed=seed)
+    """Centroids by greedy k-means++ (Arthur, Vassilvitskii 2007) and Lloyd's steps: float32 (g, k, dim)."""
+    generator = torch.Generator(groups.vectors.device).manual_seed(seed)
+    centroids = _start(groups, generator)
     before = -1.0
     for _ in range(MAX_STEPS):
         label, cosine = nearest(groups, centroids)
@@ -107,9 +108,7 @@ def nearest(groups: Groups, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return label, best.masked_fill_(~groups.present, 0.0)
 
 
-def start_groups(groups: Groups, *, seed: int) -> Tensor:
-    """Rows to start from, by greedy k-means++ (Arthur, Vassilvitskii 2007): float32 (g, k, dim)."""
-    generator = torch.Generator(groups.vectors.device).manual_seed(seed)
+def _start(groups: Groups, generator: torch.Generator) -> Tensor:
     vectors, present = groups.vectors, groups.present
     num_groups, _, dim = vectors.shape
     every = torch.arange(num_groups, device=vectors.device)
