@@ -4,11 +4,12 @@
     python -m benchmarks.kmeans VECTORS.npy --samples 16,32,64,128     how much of a sample a tree needs
     python -m benchmarks.kmeans --gpu --json kmeans.json           10M vectors to 262,144 leaves on one GPU
 
-VECTORS is float16 or float32 (n, dim), of unit norm; a twentieth of them, at most 20,000, is held out.
-Distance is the mean squared distance of held-out vectors to the centroid that they are assigned to.
-`tree, descent` is what a build does: down the tree, level by level. `tree, exact` takes the nearest of all
-leaves. Balance is over the vectors that were clustered: the largest cluster over the mean, the effective
-number of clusters (exponential of the entropy of their shares), and how many are empty.
+VECTORS is one or more files of float16 or float32 (n, dim), of unit norm (benchmarks/passage_vectors.py makes
+one); a twentieth of them, at most 20,000, is held out. Distance is the mean squared distance of held-out
+vectors to the centroid that they are assigned to, scaled to unit norm whatever way found it: 2 - 2 cos.
+`tree, descent` is what a build does: down the tree, level by level, a unit per thread. `tree, exact`
+takes the nearest of all leaves. Balance is over the vectors that were clustered: the largest cluster over the
+mean, the effective number of clusters (exponential of the entropy of their shares), and how many are empty.
 
 With --gpu the vectors are a mixture that is made on the card: 64 x 64 x 64 directions, each level around the
 one above it, and noise. They are float16 and stay on the card; the fit takes a sample of them from the host.
@@ -22,6 +23,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,13 @@ from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
 from clustering.trees.descent import NumpyDescent, TorchDescent, as_float32, one_thread
+from clustering.trees.kmeans import unit
 from clustering.trees.tree_fit import fit_sample
 
 HELDOUT = 20_000
 WAYS = ("tree", "sklearn", "faiss")
 BLOCK = 4_096
+UNIT = 2**14
 GPU_BLOCK = 2**20
 ROUNDS = 3
 Assign = Callable[[NDArray[Any]], NDArray[np.int64]]
@@ -46,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("vectors", type=Path, nargs="?")
+    parser.add_argument("vectors", type=Path, nargs="*")
     parser.add_argument("--branching", default="64,64")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -60,10 +64,10 @@ def main() -> None:
     branching = tuple(int(part) for part in options.branching.split(","))
     if options.gpu:
         rows = list(on_gpu(options.count, options.dim))
-    elif options.vectors is None:
+    elif not options.vectors:
         parser.error("name a .npy file of vectors, or pass --gpu")
     else:
-        vectors, heldout = divide(np.load(options.vectors, mmap_mode="r"))
+        vectors, heldout = divide(np.concatenate([np.load(path) for path in options.vectors]))
         if options.samples:
             sizes = [int(part) for part in options.samples.split(",")]
             rows = list(by_sample(vectors, heldout, branching, sizes, options.device))
@@ -83,7 +87,7 @@ def divide(vectors: Vectors) -> tuple[Vectors, Vectors]:
     """Vectors to cluster and vectors held out, drawn at random."""
     order = np.random.default_rng(0).permutation(len(vectors))
     count = min(HELDOUT, len(vectors) // 20)
-    return np.asarray(vectors)[np.sort(order[count:])], np.asarray(vectors)[np.sort(order[:count])]
+    return vectors[np.sort(order[count:])], vectors[np.sort(order[:count])]
 
 
 def against_flat(
@@ -120,7 +124,7 @@ def against_flat(
                 vectors,
                 heldout,
                 leaves,
-                as_a_unit(descent),
+                units_of(descent, threads),
             )
             yield measured("tree, exact", seconds, vectors, heldout, leaves, nearest_of(leaves))
         elif way == "sklearn":
@@ -188,8 +192,8 @@ def measured(
     assign: Assign,
 ) -> dict[str, Any]:
     """The row of one way."""
-    own = centroids[assign(heldout)]
-    distance = ((as_float32(heldout) - own) ** 2).sum(axis=1).mean()
+    own = unit(centroids[assign(heldout)])
+    distance = 2 - 2 * (as_float32(heldout) * own).sum(axis=1).mean()
     best = math.inf
     for _ in range(ROUNDS):
         label, took = timed(lambda: assign(vectors))
@@ -214,12 +218,13 @@ def balance(label: NDArray[np.int64], k: int) -> dict[str, Any]:
     }
 
 
-def as_a_unit(descent: NumpyDescent | TorchDescent) -> Assign:
-    """Leaves as a unit of a build finds them: with one thread (a build runs a unit per core)."""
+def units_of(descent: NumpyDescent | TorchDescent, threads: int) -> Assign:
+    """Leaves as the units of a build find them: each with one thread, `threads` side by side."""
 
     def assign(vectors: Vectors) -> NDArray[np.int64]:
-        with one_thread():
-            return descent(vectors)[0]
+        units = [vectors[begin : begin + UNIT] for begin in range(0, len(vectors), UNIT)]
+        with one_thread(), ThreadPoolExecutor(threads) as pool:
+            return np.concatenate([leaf for leaf, _ in pool.map(descent, units)])
 
     return assign
 
