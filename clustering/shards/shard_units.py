@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.engines.engine import Device
 from clustering.shards.leaf_order import keys_name, run_name
@@ -90,9 +91,12 @@ class WriteTask:
         """See `UnitTask`; counts samples."""
         options = self.options
         plan = self.store.array(UNITS)[unit]
-        table = self._documents(plan)
+        table, order = self._documents(plan)
+        tokens, starts, lengths = flat_tokens(table["tokens"])
+        starts, lengths = starts[order], lengths[order]
+        stream = _stream(tokens, starts, lengths, options.separator_id)
         blocks = cut_blocks(
-            _cut(_stream(table["tokens"], options.separator_id), plan["skip"], plan["tokens"]),
+            _cut(stream, plan["skip"], plan["tokens"]),
             options.schema.tokens_per_sample,
             options.pad_id,
         )
@@ -106,10 +110,15 @@ class WriteTask:
                 shard_bytes=options.shard_bytes,
                 first_shard=unit * self.shards_per_unit,
             )
-            return self._publish(unit, scratch, table.slice(int(plan["skip"] > 0)))
+            begin = int(plan["skip"] > 0)
+            places = table.drop_columns(["tokens"]).take(order[begin:])
+            return self._publish(unit, scratch, places, lengths[begin:])
 
-    def _documents(self, plan: Any) -> Any:
-        """The documents of a unit in leaf order, out of all runs."""
+    def _documents(self, plan: Any) -> tuple[Any, NDArray[np.int64]]:
+        """The documents of a unit out of all runs, and their leaf order.
+
+        They are not brought into it: Arrow's `take` makes an int64 for every token, four times the tokens.
+        """
         import pyarrow as pa
 
         keys, slices = [], []
@@ -121,9 +130,9 @@ class WriteTask:
                 slices.append(self.store.rows(run_name(run), begin, end))
         merged = np.concatenate(keys)
         order = np.lexsort((merged["document"], merged["key"], merged["leaf"]))
-        return pa.concat_tables(slices).combine_chunks().take(order)
+        return pa.concat_tables(slices).combine_chunks(), order
 
-    def _publish(self, unit: int, folder: Path, documents: Any) -> int:
+    def _publish(self, unit: int, folder: Path, places: Any, lengths: NDArray[np.int64]) -> int:
         import pyarrow as pa
 
         options, store = self.options, self.store
@@ -136,18 +145,18 @@ class WriteTask:
         for shard in shards:
             store.publish_file(f"write/{shard.file}", folder / shard.file)
         store.publish_array(blocks_name(unit), checksums)
-        lengths = flat_tokens(documents["tokens"])[2].astype(np.int32)
-        places = documents.drop_columns(["tokens"])
-        store.publish_table(documents_name(unit), places.append_column("tokens", pa.array(lengths)))
+        column = pa.array(lengths.astype(np.int32))
+        store.publish_table(documents_name(unit), places.append_column("tokens", column))
         index = SHARD_FORMATS[options.shard_format].index(folder / "shards")
         record = {"shards": [asdict(shard) for shard in shards], "index": index}
         store.publish(unit_name(unit), json.dumps(record).encode())
         return sum(shard.samples for shard in shards)
 
 
-def _stream(lists: Any, separator: int) -> Iterator[Tokens]:
+def _stream(
+    tokens: Tokens, starts: NDArray[np.int64], lengths: NDArray[np.int64], separator: int
+) -> Iterator[Tokens]:
     """Tokens of the documents, each followed by the separator, in chunks."""
-    tokens, starts, lengths = flat_tokens(lists)
     for begin in range(0, len(starts), CHUNK_DOCUMENTS):
         chunk = slice(begin, begin + CHUNK_DOCUMENTS)
         yield join_documents(tokens, starts[chunk], lengths[chunk], separator)

@@ -25,7 +25,7 @@ from typing import IO, Any
 from clustering.engines.engine import Engine, UnitTask
 from clustering.engines.local_engine import LocalEngine
 from clustering.errors import BuildError
-from clustering.work.peak_memory import begin_peak, peak_memory_bytes
+from clustering.work.peak_memory import PeakMemory
 from clustering.work.progress import Progress
 from clustering.work.work_store import SCRATCH, LocalWork, WorkStore
 
@@ -166,9 +166,8 @@ class Workspace:
             return
         self._begin(name, key)
         stage.facts = {}
-        begin_peak()
         started = time.monotonic()
-        with self.progress.task(name, unit=unit, total=total):
+        with PeakMemory() as peak, self.progress.task(name, unit=unit, total=total):
             yield stage
         record = StageRecord(
             name=name,
@@ -176,7 +175,7 @@ class Workspace:
             units=stage.units,
             unit=unit,
             seconds=time.monotonic() - started,
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=peak.bytes,
             facts=stage.facts,
         )
         self.store.publish(f"{name}/done.json", as_json(asdict(record)))
