@@ -21,6 +21,9 @@ from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups
 FULL_BATCH_ROWS = 2**18
 """Above this many rows a node is clustered in mini-batches."""
 MAX_STEPS = 25
+START_ROWS_PER_CHILD = 32
+"""k-means++ chooses the start among at most this many rows per child, while Lloyd's steps see all. Among all
+of them it took two thirds of the time, to no better end (docs/log.md)."""
 GROUP_NUMBERS = 2**28
 """Numbers of one batch of groups on a GPU: 1 GiB of vectors, and about as much again for their clusters."""
 
@@ -87,17 +90,16 @@ def _one_openmp_thread() -> None:
 
 def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.float32]:
     import torch
-    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
 
     rows = as_float32(vectors[node.rows])
+    start, _ = kmeans_plusplus(_some(rows, node), node.children, random_state=node.seed)
     if len(rows) <= FULL_BATCH_ROWS:
-        kmeans = KMeans(
-            n_clusters=node.children, n_init=1, max_iter=MAX_STEPS, random_state=node.seed
-        )
+        kmeans = KMeans(node.children, init=start, n_init=1, max_iter=MAX_STEPS)
     else:
         kmeans = MiniBatchKMeans(
-            n_clusters=node.children, n_init=1, batch_size=16_384, random_state=node.seed
+            node.children, init=start, n_init=1, batch_size=16_384, random_state=node.seed
         )
     with warnings.catch_warnings():
         # Fewer distinct vectors than children: the empty children are dropped, nothing to warn about.
@@ -106,9 +108,16 @@ def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.floa
         groups = Groups(
             torch.from_numpy(rows)[None], torch.tensor([len(rows)]), torch.tensor([node.children])
         )
-        start = torch.from_numpy(unit(kmeans.cluster_centers_))[None]
-        balanced = balance_groups(groups, start, torch.tensor([node.limit]), seed=node.seed)
+        found = torch.from_numpy(unit(kmeans.cluster_centers_))[None]
+        balanced = balance_groups(groups, found, torch.tensor([node.limit]), seed=node.seed)
     return balanced[0].numpy()
+
+
+def _some(rows: NDArray[np.float32], node: Node) -> NDArray[np.float32]:
+    most = START_ROWS_PER_CHILD * node.children
+    if len(rows) <= most:
+        return rows
+    return rows[np.random.default_rng(node.seed).choice(len(rows), most, replace=False)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from clustering.trees.kmeans import Node, choose_kmeans, unit
 from clustering.trees.merge_order import SiblingOrder, order_siblings, split_order
 from clustering.trees.tree import Tree, leaf_bounds_per_level
 
-ROWS_PER_CHILD = 256
+ROWS_PER_CHILD = 1_024
 """k-means of a node sees at most this many of its rows per child."""
 LEAST_ROWS = 4
 """A node gets no more children than leave each this many rows of the sample on average."""

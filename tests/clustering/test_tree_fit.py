@@ -106,19 +106,20 @@ def test_equal_input_and_seed_give_equal_trees(seed: int) -> None:
 def test_torch_clusters_as_well_as_scikit_learn() -> None:
     rng = np.random.default_rng(4)
     vectors = unit(rng.normal(size=(40, 24)).repeat(100, axis=0) + rng.normal(size=(4_000, 24)))
-    nodes = [
-        Node(rows=np.arange(first, last), children=16, limit=last, seed=number)
-        for number, (first, last) in enumerate([(0, 1_500), (1_500, 2_400), (2_400, 4_000)])
-    ]
+    bounds = [(0, 1_500), (1_500, 2_400), (2_400, 4_000)]
     inertia = []
     for kmeans in (SklearnKMeans(), TorchKMeans("cpu")):
-        found = kmeans(vectors, nodes)
-        inertia.append(
-            sum(
-                float((1 - (vectors[node.rows].astype(np.float32) @ of.T).max(axis=1)).sum())
-                for node, of in zip(nodes, found, strict=True)
-            )
-        )
+        total = 0.0
+        # One start differs from another by up to 4%, whoever clusters; the sum over eight tells.
+        for seed in range(8):
+            nodes = [
+                Node(rows=np.arange(*bound), children=16, limit=bound[1], seed=10 * seed + number)
+                for number, bound in enumerate(bounds)
+            ]
+            for node, of in zip(nodes, kmeans(vectors, nodes), strict=True):
+                cosine = vectors[node.rows].astype(np.float32) @ of.T
+                total += float((1 - cosine.max(axis=1)).sum())
+        inertia.append(total)
     assert inertia[1] == pytest.approx(inertia[0], rel=0.01)
 
 
