@@ -17,10 +17,13 @@ from clustering.trees.suggest import Granularity, fitted_vectors, suggest, surve
 from clustering.work.work_store import LocalWork
 
 
-def kinds(number: int, count: int) -> NDArray[np.float16]:
-    """Vectors of so many kinds, in random order."""
+def kinds(number: int, count: int, *, groups: int = 0) -> NDArray[np.float16]:
+    """Vectors of so many kinds, in random order; the kinds of a group are like each other."""
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(number, 24))[rng.integers(number, size=count)]
+    own = rng.normal(size=(number, 24))
+    if groups:
+        own += 2 * rng.normal(size=(groups, 24))[np.arange(number) % groups]
+    points = own[rng.integers(number, size=count)]
     points += 0.15 * rng.normal(size=points.shape)
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float16)
 
@@ -44,7 +47,7 @@ def test_all_vectors_of_the_halves_are_counted() -> None:
 
 
 def test_a_small_corpus_stops_before_domains_repeat_too_much() -> None:
-    vectors = kinds(64, 6_000)
+    vectors = kinds(64, 6_000, groups=4)  # else nothing but chance decides about few domains
     rows = survey(vectors, corpus_tokens=1_000_000, train_tokens=8_000_000)
     found = suggest(rows)
     assert found.k < suggest(survey(vectors, corpus_tokens=None, train_tokens=None)).k
