@@ -271,9 +271,10 @@ def test_groups_of_shards_are_cut_where_one_writer_would_cut(
 ) -> None:
     small = replace(build_config, block_bytes=1 << 18, shard_bytes=1 << 18, tokens_per_sample=2)
     texts = tmp_path / "texts.jsonl"
-    write_lines(texts, [f"{i} " * 900 for i in range(400)])
-    small = replace(small, corpus=str(texts), target=(), model="static", vocab_size=300)
+    write_lines(texts, [f"{i} " * 3_600 for i in range(100)])
+    small = replace(small, corpus=str(texts), target=(), vocab_size=300)
     one = build(replace(small, out=tmp_path / "one", sort_memory=1 << 30), QUIET)
+    small = replace(small, embeddings=tmp_path / "one" / ".build" / "embed")
     many = build(replace(small, out=tmp_path / "many", sort_memory=1 << 20), QUIET)
     assert len(many.manifest.shards) > 4
     assert len(list((tmp_path / "many" / ".build" / "write").glob("unit-*.json"))) > 1
