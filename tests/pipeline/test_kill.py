@@ -115,8 +115,9 @@ def new_run(
 
 
 def shared_memory() -> set[Path]:
-    """What there is but for joblib's, which other tests use at the same time."""
-    return {path for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem.loky")}
+    """What there is but for joblib's and the browser's, which other tests use at the same time."""
+    others = ("sem.loky", ".org.chromium")
+    return {path for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 
 def kill(process: ForkServerProcess) -> None:
