@@ -28,6 +28,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
+from benchmarks.texts import texts_by_file
 
 PASSAGE_CHARACTERS = 200
 DIMENSIONS = 384
@@ -95,11 +96,9 @@ def chosen(folder: Path, size: int, whole: bool) -> Iterator[str]:
 
 def documents(folder: Path, whole: bool) -> Iterator[str]:
     """All texts, or all passages of them."""
-    for path in sorted(folder.iterdir()):
-        with pa.input_stream(str(path)) as stream:  # the suffix says how it is compressed
-            for line in stream.read().splitlines():
-                text = json.loads(line)["text"]
-                yield from [text] if whole else passages(text)
+    for texts in texts_by_file(folder):
+        for text in texts:
+            yield from [text] if whole else passages(text)
 
 
 def passages(text: str) -> Iterator[str]:

@@ -23,10 +23,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.table import machine_line, table
+from benchmarks.texts import texts_by_file
 from clustering.embedding.embedder import (
     Dtype,
     EmbedderChoice,
@@ -64,10 +64,7 @@ def main() -> None:
 
 def read_texts(folder: Path, documents: int) -> tuple[list[str], NDArray[np.int64]]:
     """About `documents` texts, evenly from every file, and the number of the file of each: int64 (n,)."""
-    kinds = []
-    for path in sorted(folder.iterdir()):
-        with pa.input_stream(str(path)) as stream:  # the suffix says how it is compressed
-            kinds.append([json.loads(line)["text"] for line in stream.read().splitlines()])
+    kinds = [*texts_by_file(folder)]
     step = max(1.0, sum(map(len, kinds)) / documents)
     chosen = [[kind[int(row)] for row in np.arange(0, len(kind), step)] for kind in kinds]
     labels = np.repeat(np.arange(len(kinds)), [len(kind) for kind in chosen])

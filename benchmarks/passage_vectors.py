@@ -10,7 +10,6 @@ VECTORS is float16 (passages, 384), of unit norm.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
@@ -18,8 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+
+from benchmarks.texts import texts_by_file
 
 PASSAGE = re.compile(r"\S.{60,100}(?!\S)|\S.{60,100}", re.DOTALL)
 BLOCK = 4_096
@@ -54,10 +54,9 @@ def main() -> None:
 def read_passages(folder: Path, count: int) -> list[str]:
     """`count` passages of all files, or all if there are fewer, in random order."""
     passages: list[str] = []
-    for path in sorted(folder.iterdir()):
-        with pa.input_stream(str(path)) as stream:  # the suffix says how it is compressed
-            for line in stream.read().splitlines():
-                passages += PASSAGE.findall(json.loads(line)["text"])
+    for texts in texts_by_file(folder):
+        for text in texts:
+            passages += PASSAGE.findall(text)
     order = np.random.default_rng(0).permutation(len(passages))[:count]
     return [passages[number] for number in order]
 

@@ -194,9 +194,8 @@ def _load(model: str, choice: EmbedderChoice, device: str) -> Any:
         raise ModelError(_missing_package(model, choice.backend, error)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(_not_found(model, location, error)) from error
-    except (
-        Exception
-    ) as error:  # sentence-transformers raises bare Exception when a backend is missing
+    except Exception as error:
+        # sentence-transformers raises a bare one when the package of a backend is missing.
         if choice.backend == "torch":
             raise
         raise ModelError(_missing_package(model, choice.backend, error)) from error
