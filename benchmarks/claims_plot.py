@@ -17,14 +17,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import plotly.colors
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
 from benchmarks.claims import rows_of
+from trainer.report.style import mixer_color
 from trainer.results.table import Row
-
-COLORS = plotly.colors.qualitative.D3
 
 
 class Quantity(NamedTuple):
@@ -98,7 +97,6 @@ def curves(claim: Claim, rows: list[tuple[str, Row]]) -> Iterator[Curve]:
 def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
     """Write the static picture."""
     targets = list(dict.fromkeys(row.target for _, row in rows))
-    mixers = list(dict.fromkeys(row.mixer for _, row in rows))
     places = list(dict.fromkeys(value for value, _ in rows))
     figure, panels = plt.subplots(
         2, len(targets), figsize=(4.2 * len(targets) + 1, 7), squeeze=False, sharex=True
@@ -108,7 +106,7 @@ def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
             [places.index(value) for value in curve.values],
             curve.heights,
             yerr=None if curve.dashed else curve.spreads,
-            color=COLORS[mixers.index(curve.mixer) % len(COLORS)],
+            color=mixer_color(curve.mixer),
             linestyle="--" if curve.dashed else "-",
             linewidth=1 if curve.dashed else 2,
             marker=None if curve.dashed else "o",
@@ -121,6 +119,8 @@ def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
         panels[1, column].set_xlabel(claim.axis)
         panels[1, column].set_xticks(range(len(places)), places)
         panels[1, column].set_yscale("log")
+        panels[1, column].yaxis.set_major_formatter(ScalarFormatter())
+        panels[1, column].yaxis.set_minor_formatter(NullFormatter())
     for number, quantity in enumerate(claim.quantities):
         panels[number, 0].set_ylabel(quantity.title.replace(": ", ":\n").replace(", exp", ",\nexp"))
     figure.legend(
@@ -129,18 +129,17 @@ def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
         ncols=1 + 2 * len(targets),
     )
     figure.set_layout_engine("constrained")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
 def draw_html(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
     """Write the page, which needs no other file."""
     targets = list(dict.fromkeys(row.target for _, row in rows))
-    mixers = list(dict.fromkeys(row.mixer for _, row in rows))
     titles = [f"{target}: {quantity.title}" for quantity in claim.quantities for target in targets]
     figure: Figure = make_subplots(rows=2, cols=len(targets), subplot_titles=titles)
     for curve in curves(claim, rows):
-        color = COLORS[mixers.index(curve.mixer) % len(COLORS)]
+        color = mixer_color(curve.mixer)
         line = {"color": color, "dash": "dash" if curve.dashed else "solid"}
         figure.add_trace(
             Scatter(

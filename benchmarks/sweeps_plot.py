@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 + 2 * len(settings))
     figure.set_layout_engine("constrained")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.trees.descent import as_float32, one_thread
+from clustering.trees.descent import as_float32
 from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups
 
 FULL_BATCH_ROWS = 2**18
 """Above this many rows a node is clustered in mini-batches."""
 MAX_STEPS = 25
-START_ROWS_PER_CHILD = 32
+START_ROWS_PER_CHILD = 16
 """k-means++ chooses the start among at most this many rows per child, while Lloyd's steps see all. Among all
 of them it took two thirds of the time, to no better end (docs/log.md)."""
 GROUP_NUMBERS = 2**28
@@ -66,7 +66,9 @@ class SklearnKMeans:
         self, vectors: NDArray[np.floating[Any]], nodes: Sequence[Node]
     ) -> list[NDArray[np.float32]]:
         """See `KMeans`."""
+        import sklearn.cluster  # noqa: F401: only the libraries that are loaded can be limited
         import torch
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -74,7 +76,7 @@ class SklearnKMeans:
         pool = ThreadPoolExecutor(workers, initializer=_one_openmp_thread)
         try:
             # The limit of BLAS holds for the process; to set it in each thread would lift it for the others.
-            with one_thread():
+            with threadpool_limits(limits=1):
                 return list(pool.map(lambda node: _fit_node(vectors, node), nodes))
         finally:
             pool.shutdown(cancel_futures=True)

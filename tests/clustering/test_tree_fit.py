@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -132,3 +135,23 @@ def test_torch_goes_down_the_tree_as_numpy_does() -> None:
     np.testing.assert_allclose(torch_distance, distance, atol=1e-5)
     own = tree.centroids[-1][leaf]
     np.testing.assert_allclose(distance, 1 - (own * vectors).sum(1), atol=1e-5)
+
+
+def test_a_node_is_clustered_in_one_thread_also_by_libraries_that_are_loaded_for_it() -> None:
+    script = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from clustering.trees import kmeans
+
+def threads(vectors, node):
+    import sklearn.cluster
+    return max(library["num_threads"] for library in threadpool_info())
+
+kmeans._fit_node = threads
+node = kmeans.Node(rows=np.arange(8), children=2, limit=8, seed=0)
+print(kmeans.SklearnKMeans()(np.eye(8, dtype=np.float32), [node]))
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
+    command = (sys.executable, "-c", script)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[1]"
