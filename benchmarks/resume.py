@@ -5,8 +5,8 @@
 
 The same training four times: undisturbed; undisturbed again, which shows the device's own noise; ended with
 SIGKILL after random steps and continued each time with the same command; and with the mixture that the
-first run wrote, replayed by the mixer `schedule`. Compared with the first are the training loss of every step,
-the mixture at every step that has one, and the losses at the end. Options that this does not know are passed
+first run wrote, replayed by the mixer `schedule`. Compared with the first are the training loss of every
+step, the mixture at every step that has one, and the losses at the end. Options that this does not know are passed
 on to every run: see `braidstream train --help`; what only the mixer uses stands in its name.
 """
 
@@ -64,7 +64,7 @@ def finish(command: Sequence[str]) -> None:
 
 
 def kill(command: Sequence[str], folder: Path, options: argparse.Namespace) -> list[int]:
-    """Train to the end with SIGKILL after random steps in between; the last step that each time had written."""
+    """Train with SIGKILL after random steps, then to the end; returns the last step written each time."""
     chance = random.Random(0)
     part = options.steps // (options.kills + 1)
     killed = []
