@@ -6,8 +6,8 @@
 The same training four times: undisturbed; undisturbed again, which shows the device's own noise; ended with
 SIGKILL after random steps and continued each time with the same command; and with the mixture that the
 first run wrote, replayed by the mixer `schedule`. Compared with the first are the training loss of every
-step, the mixture at every step that has one, and the losses at the end. Options that this does not know are passed
-on to every run: see `braidstream train --help`; what only the mixer uses stands in its name.
+step, the mixture at every step that has one, and the losses at the end. Options that this does not know are
+passed on to every run: see `braidstream train --help`; what only the mixer uses stands in its name.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Both give unit centroids, and both end with the same balancing steps (kmeans_gro
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -66,10 +67,12 @@ class SklearnKMeans:
         self, vectors: NDArray[np.floating[Any]], nodes: Sequence[Node]
     ) -> list[NDArray[np.float32]]:
         """See `KMeans`."""
-        import sklearn.cluster  # noqa: F401: only the libraries that are loaded can be limited
         import torch
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+        importlib.import_module(
+            "sklearn.cluster"
+        )  # only the pools of loaded libraries can be limited
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         workers = max(1, min(os.cpu_count() or 1, len(nodes)))
