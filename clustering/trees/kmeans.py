@@ -88,7 +88,7 @@ class SklearnKMeans:
 
 def _one_openmp_thread() -> None:
     """OpenMP's limit belongs to the thread that sets it."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=1, user_api="openmp")
 
