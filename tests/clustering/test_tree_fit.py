@@ -75,12 +75,6 @@ def test_a_node_is_not_split_into_more_children_than_its_rows_allow() -> None:
     assert fitted.tree.num_leaves <= 10
 
 
-def test_a_sample_lies_where_assignment_puts_it() -> None:
-    vectors = blobs(7, 40)
-    fitted = fit(vectors)
-    np.testing.assert_array_equal(fitted.tree.assign(vectors.astype(np.float32)), fitted.leaf)
-
-
 @pytest.mark.parametrize("count", [1, 30])
 def test_equal_documents_make_one_domain_and_no_warning(count: int) -> None:
     fitted = fit(np.repeat(blobs(1, 1), count, axis=0))
