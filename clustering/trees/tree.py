@@ -1,8 +1,7 @@
 """The cluster tree: k-means per level on unit vectors, siblings in the order of their dendrogram.
 
 Domains are numbered so that the children of a parent, and so the leaves of every domain of every level,
-are contiguous. New vectors (target sets) go down the tree to the nearest centroid, level by level, exactly as
-the documents did.
+are contiguous. New vectors (target sets) go down the tree exactly as the documents did.
 """
 
 from __future__ import annotations

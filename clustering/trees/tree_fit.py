@@ -1,14 +1,17 @@
 """Fitting a cluster tree on a sample, level by level.
 
 The children of a node are found by k-means on its vectors of the sample (a bounded number of them), then all
-its vectors go to the nearest child. A child without any is dropped: every leaf has members in the sample, and
-so in the corpus that the sample was drawn from.
+its vectors go to the nearest child. In the end every leaf moves to the mean of the vectors that come to it
+down the whole tree (descent.py), also of those from beyond its parent's border. A domain without vectors is
+dropped: every leaf has members in the sample, and so in the corpus that the sample was drawn from.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import BuildError
-from clustering.trees.descent import NumpyDescent, TorchDescent, as_float32, one_thread
+from clustering.trees.descent import (
+    GPU_BLOCK_ROWS,
+    NumpyDescent,
+    TorchDescent,
+    as_float32,
+    one_thread,
+)
 from clustering.trees.kmeans import Node, choose_kmeans, unit
 from clustering.trees.merge_order import SiblingOrder, order_siblings, split_order
 from clustering.trees.tree import Tree, leaf_bounds_per_level
@@ -29,7 +38,7 @@ LARGEST_LEAF = 5.0
 """By default, no leaf shall have more than this many times the mean."""
 MARGIN = 0.8
 """The sample is balanced to this share of the bound, because the corpus differs from it by chance."""
-ASSIGN_ROWS = 2**18
+ASSIGN_ROWS = 2**15
 MEAN_ROWS = 2**16
 
 
@@ -75,8 +84,6 @@ def fit_sample(
     centroids = unit(_mean(vectors, seed)[None])
     centroids_per_level: list[NDArray[np.float32]] = []
     parents_per_level: list[NDArray[np.int64]] = []
-    siblings_per_level: list[list[SiblingOrder]] = []
-    shares: list[float] = []
     for level, num_children in enumerate(branching, start=1):
         by_node = np.argsort(node, kind="stable")
         bounds = np.searchsorted(node[by_node], np.arange(len(centroids) + 1))
@@ -102,21 +109,16 @@ def fit_sample(
             )
         found = dict(zip(split, kmeans(vectors, nodes), strict=True))
         of_parent = [found.get(parent, centroids[[parent]]) for parent in range(len(centroids))]
-        child = _children(vectors, node, of_parent, device, advance)
-        centroids, parents, node, siblings = _in_order(of_parent, child)
-        counts, siblings_counts = np.bincount(node), np.bincount(parents[node])
-        several = np.bincount(parents)[parents] > 1
-        shares.append(float((counts / siblings_counts[parents])[several].max(initial=0.0)))
+        parents = np.repeat(np.arange(len(of_parent)), [len(of) for of in of_parent])
+        child = _place(vectors, [np.concatenate(of_parent)], [parents], device, node=node)
+        advance(len(child))
+        centroids, parents, node, _ = _in_order(of_parent, child)
         centroids_per_level.append(centroids)
         parents_per_level.append(parents)
-        siblings_per_level.append(siblings)
-    leaf_bounds = leaf_bounds_per_level(parents_per_level)
-    tree = Tree(
-        centroids=tuple(centroids_per_level),
-        parents=tuple(parents_per_level),
-        split_order=split_order(siblings_per_level, leaf_bounds[1:]),
-    )
-    return FittedSample(tree=tree, leaf=node, largest_share=tuple(shares))
+    leaf = _place(vectors, centroids_per_level, parents_per_level, device)
+    centroids_per_level[-1] = _leaf_means(vectors, leaf, centroids_per_level[-1])
+    leaf = _place(vectors, centroids_per_level, parents_per_level, device)
+    return _without_empty(centroids_per_level, parents_per_level, leaf)
 
 
 def check_share(max_share: float | None, branching: Sequence[int]) -> None:
@@ -148,28 +150,79 @@ def _thinned(rows: NDArray[np.int64], most: int, seed: np.random.SeedSequence) -
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
-def _children(
+def _place(
     vectors: NDArray[np.floating[Any]],
-    node: NDArray[np.int64],
-    of_parent: Sequence[NDArray[np.float32]],
+    centroids: Sequence[NDArray[np.float32]],
+    parents: Sequence[NDArray[np.int64]],
     device: str,
-    advance: Callable[[int], None],
+    node: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Number of each vector's nearest child among the children of all nodes: int64 (n,)."""
-    centroids = np.concatenate(of_parent)
-    parents = np.repeat(np.arange(len(of_parent)), [len(of) for of in of_parent])
-    child = np.empty_like(node)
-    step = (
-        TorchDescent([centroids], [parents], device)
-        if device.startswith("cuda")
-        else NumpyDescent([centroids], [parents])
+    """Where each vector is at the last of these levels, from `node` above the first one on: int64 (n,)."""
+    on_gpu = device.startswith("cuda")
+    descent = (
+        TorchDescent(centroids, parents, device) if on_gpu else NumpyDescent(centroids, parents)
     )
-    with one_thread():
-        for begin in range(0, len(vectors), ASSIGN_ROWS):
-            block = slice(begin, begin + ASSIGN_ROWS)
-            child[block], _ = step(vectors[block], node[block])
-            advance(len(child[block]))
-    return child
+    leaf = np.empty(len(vectors), dtype=np.int64)
+    rows = GPU_BLOCK_ROWS if on_gpu else ASSIGN_ROWS
+
+    def place(begin: int) -> None:
+        block = slice(begin, begin + rows)
+        leaf[block], _ = descent(vectors[block], None if node is None else node[block])
+
+    workers = 1 if on_gpu else os.cpu_count() or 1
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(place, range(0, len(vectors), rows)))
+    return leaf
+
+
+def _leaf_means(
+    vectors: NDArray[np.floating[Any]], leaf: NDArray[np.int64], centroids: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The means of the vectors of each leaf, scaled to norm 1; a leaf without any stays where it is."""
+    by_leaf = np.argsort(leaf, kind="stable")
+    bounds = np.searchsorted(leaf[by_leaf], np.arange(len(centroids) + 1))
+    means = centroids.copy()
+    for number in range(len(centroids)):
+        rows = by_leaf[bounds[number] : bounds[number + 1]]
+        if len(rows):
+            means[number] = as_float32(vectors[rows]).mean(axis=0)
+    return unit(means)
+
+
+def _without_empty(
+    centroids: Sequence[NDArray[np.float32]],
+    parents: Sequence[NDArray[np.int64]],
+    leaf: NDArray[np.int64],
+) -> FittedSample:
+    """The tree of these levels without the domains that have no vectors."""
+    domains = [leaf]  # of each vector, level by level
+    for old_parents in parents[:0:-1]:
+        domains.insert(0, old_parents[domains[0]])
+    kept: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    siblings_per_level: list[list[SiblingOrder]] = []
+    shares: list[float] = []
+    before = np.zeros(1, dtype=np.int64)  # the numbers that the domains of the level above had
+    for old_centroids, old_parents, domain in zip(centroids, parents, domains, strict=True):
+        children = [np.flatnonzero(old_parents == parent) for parent in before]
+        place = np.empty(len(old_centroids), dtype=np.int64)
+        place[np.concatenate(children)] = np.arange(sum(map(len, children)))
+        found = _in_order([old_centroids[of] for of in children], place[domain])
+        new_centroids, new_parents, number, siblings = found
+        before = np.empty(len(new_centroids), dtype=np.int64)
+        before[number] = domain
+        counts, siblings_counts = np.bincount(number), np.bincount(new_parents[number])
+        several = np.bincount(new_parents)[new_parents] > 1
+        shares.append(float((counts / siblings_counts[new_parents])[several].max(initial=0.0)))
+        kept.append((new_centroids, new_parents))
+        siblings_per_level.append(siblings)
+    kept_centroids, kept_parents = zip(*kept, strict=True)
+    leaf_bounds = leaf_bounds_per_level(kept_parents)
+    tree = Tree(
+        centroids=kept_centroids,
+        parents=kept_parents,
+        split_order=split_order(siblings_per_level, leaf_bounds[1:]),
+    )
+    return FittedSample(tree=tree, leaf=number, largest_share=tuple(shares))
 
 
 def _in_order(

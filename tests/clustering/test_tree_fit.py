@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ def test_a_small_node_is_its_own_only_child() -> None:
     small = int(np.searchsorted(fitted.tree.leaf_bounds(1), fitted.leaf[-1], "right") - 1)
     children = np.flatnonzero(fitted.tree.parents[1] == small)
     assert len(children) == 1
-    np.testing.assert_array_equal(
-        fitted.tree.centroids[1][children[0]], fitted.tree.centroids[0][small]
+    np.testing.assert_allclose(
+        fitted.tree.centroids[1][children[0]], fitted.tree.centroids[0][small], atol=1e-6
     )
 
 
@@ -135,6 +136,17 @@ def test_torch_goes_down_the_tree_as_numpy_does() -> None:
     np.testing.assert_allclose(torch_distance, distance, atol=1e-5)
     own = tree.centroids[-1][leaf]
     np.testing.assert_allclose(distance, 1 - (own * vectors).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("descend", [NumpyDescent, partial(TorchDescent, device="cpu")])
+def test_a_vector_in_doubt_finds_a_nearer_leaf_below_the_second_branch(descend: Any) -> None:
+    first = np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    leaves = unit(np.array([[1, 0, 1], [1, 0, -1], [0.4, 1, 0], [0, 1, 1]])).astype(np.float32)
+    descent = descend([first, leaves], [np.zeros(2, dtype=np.int64), np.array([0, 0, 1, 1])])
+    in_doubt, sure = [1.02, 1, 0], [1.6, 1, 0]  # both are nearest to the first branch and to leaf 2
+    leaf, distance = descent(unit(np.array([in_doubt, sure])).astype(np.float32))
+    assert leaf.tolist() == [2, 0]
+    assert distance[0] < 0.1 < distance[1]
 
 
 def test_a_node_is_clustered_in_one_thread_also_by_libraries_that_are_loaded_for_it() -> None:
