@@ -36,7 +36,8 @@ def terms_of(text: str) -> list[str]:
     Most words of Chinese have two characters, and a pair that straddles two words is rarer than either.
     """
     text = text[:CHARACTERS_PER_DOCUMENT].lower()
-    return _WORD.findall(text) + _PAIR.findall(text)
+    words: list[str] = _WORD.findall(text)
+    return words if text.isascii() else words + _PAIR.findall(text)
 
 
 def is_pair(term: str) -> bool:

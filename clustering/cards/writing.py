@@ -91,6 +91,8 @@ def is_code(text: str) -> bool:
 def script_letters(text: str) -> list[int]:
     """Letters in each of `SCRIPTS` among the first characters of a text."""
     begin = text[:LANGUAGE_CHARACTERS]
+    if begin.isascii():
+        return [sum(map(str.isalpha, begin)), *[0] * len(_LETTERS)]
     known = [sum(1 for _ in letters.finditer(begin)) for letters in _LETTERS]
     return [*known, max(0, sum(map(str.isalpha, begin)) - sum(known))]
 

@@ -70,16 +70,14 @@ class NumpyDescent:
         nodes, follows = node[:, None], np.ones((len(node), 1), dtype=np.bool_)
         for depth, (centroids, first_child) in enumerate(self._levels, start=1):
             branches = 1 if depth == len(self._levels) else BRANCHES
-            entries = np.flatnonzero(follows)
-            entries = entries[np.argsort(nodes.ravel()[entries], kind="stable")]
+            entries, sorted_vectors = np.flatnonzero(follows), vectors
+            if len(first_child) > 2:  # of one node every vector is an entry, in order
+                entries = entries[np.argsort(nodes.ravel()[entries], kind="stable")]
+                sorted_vectors = vectors[entries // nodes.shape[1]]
             found = np.zeros((nodes.size, branches), dtype=np.int64)
             cosines = np.full((nodes.size, branches), NOWHERE, dtype=np.float32)
             found[entries], cosines[entries] = _nearest_children(
-                vectors[entries // nodes.shape[1]],
-                nodes.ravel()[entries],
-                centroids,
-                first_child,
-                branches,
+                sorted_vectors, nodes.ravel()[entries], centroids, first_child, branches
             )
             found, cosines = found.reshape(len(node), -1), cosines.reshape(len(node), -1)
             best = np.argsort(-cosines, axis=1, kind="stable")[:, :branches]
@@ -114,7 +112,8 @@ def _nearest_children(
         nearest = cosines.argmax(axis=1)[:, None]
         child[:, rank] = first_child[node] + nearest[:, 0]
         best[:, rank] = np.take_along_axis(cosines, nearest, axis=1)[:, 0]
-        np.put_along_axis(cosines, nearest, NOWHERE, axis=1)
+        if rank + 1 < count:
+            np.put_along_axis(cosines, nearest, NOWHERE, axis=1)
     return child, best
 
 
