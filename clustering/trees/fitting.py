@@ -27,7 +27,7 @@ from clustering.work.work_store import WorkStore
 
 FIT = "fit/"
 DOCUMENTS_PER_LEAF = 128
-"""The distance of unseen documents is then 1 to 2% above what any number reaches: docs/clustering.md."""
+"""A leaf is then some 3% nearer to documents that it was fitted on than to others (docs/benchmarks.md)."""
 MIN_FIT_DOCUMENTS = 65_536
 MAX_FIT_DOCUMENTS = 2**23
 """6 GiB of mapped vectors at 384 dimensions."""
