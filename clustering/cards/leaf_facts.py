@@ -17,7 +17,7 @@ from clustering.work.work_store import WorkStore
 
 GATHERED_ROWS = 1_000_000
 """Rows of parts that are held before they are thinned."""
-MAX_LANGUAGE_DOCUMENTS = 65_536
+MAX_LANGUAGE_DOCUMENTS = 32_768
 """Documents whose language and scripts are told, over all leaves; every leaf keeps at least one."""
 MAX_LANGUAGE_DOCUMENTS_PER_LEAF = 64
 
