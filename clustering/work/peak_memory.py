@@ -48,9 +48,16 @@ class PeakMemory:
         self.bytes = max(self.bytes, _held("self") if _PROCESSES.is_dir() else _largest())
 
 
-def _held(process: str) -> int:
-    """Anonymous pages of a process and of all that descend from it; 0 of one that has just ended."""
+def _held(process: str, parent: bytes | None = None) -> int:
+    """Anonymous pages of a process and of all that descend from it; 0 of one that has just ended.
+
+    One with its parent's command line, `parent`, was forked and has yet to become another program: what it
+    holds are its parent's pages.
+    """
     try:
+        command = (_PROCESSES / process / "cmdline").read_bytes()
+        if command == parent:
+            return 0
         status = (_PROCESSES / process / "status").read_text("ascii", "replace")
         tasks = [*(_PROCESSES / process / "task").iterdir()]
         children = [child for task in tasks for child in (task / "children").read_text().split()]
@@ -58,7 +65,7 @@ def _held(process: str) -> int:
         return 0
     own = next((line for line in status.splitlines() if line.startswith("RssAnon:")), None)
     kilobytes = int(own.split()[1]) if own is not None else 0
-    return kilobytes * 1024 + sum(map(_held, children))
+    return kilobytes * 1024 + sum(_held(child, command) for child in children)
 
 
 def _largest() -> int:

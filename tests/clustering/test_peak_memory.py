@@ -41,3 +41,23 @@ def test_mapped_files_do_not_count(tmp_path: Path) -> None:
         assert np.load(tmp_path / "large.npy", mmap_mode="r").sum() == SIZE
         subprocess.run([sys.executable, "-c", "import time; time.sleep(0.3)"], check=True)
     assert peak.bytes < before + SIZE / 2
+
+
+def test_pages_that_a_forked_process_shares_count_once() -> None:
+    script = f"""
+import os, time
+from clustering.work.peak_memory import PeakMemory
+
+held = b"x" * {SIZE}
+with PeakMemory() as peak:
+    before = peak.bytes
+    child = os.fork()
+    if not child:
+        time.sleep(0.3)
+        os._exit(0)
+    os.waitpid(child, 0)
+print(peak.bytes - before)
+"""
+    command = (sys.executable, "-c", script)
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(run.stdout) < SIZE / 2
