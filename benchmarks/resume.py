@@ -13,7 +13,6 @@ passed on to every run: see `braidstream train --help`; what only the mixer uses
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import subprocess
 import sys
@@ -24,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import machine_line, table
+from trainer.results.results import METRICS_FILE, read_metrics
 
 TRAIN = (sys.executable, "-m", "trainer.train_command")
+HEADER = ("run", "steps", "largest difference of a training loss", "mean", "largest of a mixture")
+HEADER += ("of the target's loss at the end", "of the generic loss")
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
         finish([*run, *own, "--out", str(folders["first"])])
         finish([*run, *own, "--out", str(folders["again"])])
         kills = kill([*run, *own, "--out", str(folders["killed"])], folders["killed"], options)
-        replay = ["--mixer", "schedule", "--weights-file", str(folders["first"] / "metrics.jsonl")]
+        replay = ["--mixer", "schedule", "--weights-file", str(folders["first"] / METRICS_FILE)]
         finish([*run, *replay, "--out", str(folders["replayed"])])
         first = records(folders["first"])
         rows = [
@@ -81,25 +83,13 @@ def kill(command: Sequence[str], folder: Path, options: argparse.Namespace) -> l
 
 def last_step(folder: Path) -> int:
     """The last step whose training loss is written."""
-    return max((line["step"] for line in lines(folder) if line["event"] == "train"), default=0)
+    return max((step for event, step in records(folder) if event == "train"), default=0)
 
 
 def records(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """What a run wrote, by event and step."""
-    return {(line["event"], line["step"]): line for line in lines(folder)}
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """Whole lines of a run's metrics; none before there are any."""
-    metrics = folder / "metrics.jsonl"
-    if not metrics.exists():
-        return []
-    text = metrics.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-HEADER = ("run", "steps", "largest difference of a training loss", "mean", "largest of a mixture")
-HEADER += ("of the target's loss at the end", "of the generic loss")
+    lines, _ = read_metrics(folder / METRICS_FILE)
+    return {(line["event"], line["step"]): line for line in lines}
 
 
 def compared(
