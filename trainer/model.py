@@ -114,6 +114,10 @@ class GPT(nn.Module):
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, self.rotation[: tokens.shape[1]])
+        return self.logits(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, length, vocab_size) out of what the last block gives (n, length, width)."""
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
     @property
@@ -193,10 +197,17 @@ def per_sample_loss(model: Callable[[Tensor], Tensor], tokens: Tensor, pad_id: i
     `tokens` is int64 (n, length). Positions whose next token is `pad_id` count for nothing; a sample
     of padding alone has the loss 0. The loss is computed in float32 whatever the model computes in.
     """
+    return loss_of_logits(model(tokens), tokens, pad_id)
+
+
+def loss_of_logits(logits: Tensor, tokens: Tensor, pad_id: int) -> Tensor:
+    """`per_sample_loss` out of the model's logits (n, length, vocab_size): float32 (n,)."""
     # Every position goes through the model and the last one's target is masked: a length of 256
     # stays 256 and not 255, which the matrix units of a GPU would pad again.
     following = F.pad(tokens[:, 1:], (0, 1), value=pad_id)
-    logits = model(tokens).float()
+    logits = (
+        logits.float()
+    )  # under the same name: the half as large ones are freed, unless compiled
     losses = F.cross_entropy(
         logits.flatten(0, 1), following.flatten(), ignore_index=pad_id, reduction="none"
     )
@@ -215,6 +226,7 @@ class TokenLoss(nn.Module):
         self.model = model
         self.pad_id = pad_id
         self.compute_dtype = compute_dtype
+        self.of_logits: Callable[[Tensor, Tensor, int], Tensor] = loss_of_logits
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Loss of each sample of tokens int64 (n, length): float32 (n,)."""
@@ -222,4 +234,15 @@ class TokenLoss(nn.Module):
         # that the difference estimator has moved them.
         enabled = self.compute_dtype != torch.float32
         with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return per_sample_loss(self.model, tokens, self.pad_id)
+            return self.of_logits(self.model(tokens), tokens, self.pad_id)
+
+
+def compile_parts(loss: TokenLoss, model: GPT) -> None:
+    """Compile every block, the head and the cross-entropy of a GPT on their own, for a model that FSDP cuts.
+
+    Its hooks around the blocks gather weights and cannot be traced: a graph of the whole loss breaks at them.
+    """
+    for block in model.blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+    model.logits = torch.compile(model.logits, dynamic=False)  # type: ignore[method-assign]
+    loss.of_logits = torch.compile(loss.of_logits, dynamic=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from torch._dynamo.backends.registry import lookup_backend
 
 from pipeline import Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port
@@ -112,6 +115,55 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     shutil.rmtree(newest)
     train(corpus, sharded, run, quiet=True)
     assert records(run, "train")[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.02)
+
+
+def _note_graphs(graphs: list[set[str]]) -> None:
+    """Let `torch.compile` write down what every graph calls, and generate no code."""
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        called = {getattr(node.target, "__name__", "") for node in graph.graph.nodes}
+        graphs.append(called)
+        return lookup_backend("aot_eager")(graph, inputs)  # type: ignore[no-any-return]
+
+    torch.compile = partial(torch.compile, backend=backend)  # type: ignore[assignment]
+
+
+def _train_compiled(
+    rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path
+) -> None:
+    graphs: list[set[str]] = []
+    _note_graphs(graphs)
+    _train_as_rank(rank, port, corpus_path, config, out, 2)
+    torch.save(graphs, out.with_name(f"{out.name}-graphs{rank}.pt"))
+
+
+def test_a_sharded_run_is_the_same_compiled_head_and_loss_included(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tests.trainer.test_run import records
+
+    plain = replace(config, mixer="dga", data_parallel="shard", compile="off")
+    for name, run in [("plain", plain), ("compiled", replace(plain, compile="on"))]:
+        multiprocessing.spawn(
+            _train_compiled, args=(free_port(), corpus.path, run, tmp_path / name), nprocs=2
+        )
+    first, second, expected, graphs = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for name in ("compiled-rank0", "compiled-rank1", "plain-rank0", "compiled-graphs0")
+    )
+    rest = [graph for graph in graphs if "scaled_dot_product_attention" not in graph]
+    assert len(rest) < len(graphs)
+    for called in ("linear", "cross_entropy"):
+        assert any(called in graph for graph in rest), called
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name]), name
+        torch.testing.assert_close(value, expected["model"][name], rtol=0, atol=5e-3)
+    np.testing.assert_allclose(first["mixture"], expected["mixture"], atol=0.01)
+    losses, of_plain = (
+        [record["train_loss"] for record in records(tmp_path / name, "train")]
+        for name in ("compiled", "plain")
+    )
+    assert losses == pytest.approx(of_plain, abs=1e-4)
 
 
 def _threads_after_leaving(rank: int, port: int, out: Path) -> None:

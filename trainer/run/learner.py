@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus
-from trainer.model import GPT, PRESETS, TokenLoss
+from trainer.model import GPT, PRESETS, TokenLoss, compile_parts
 from trainer.run.batches import to_device
 from trainer.run.config import ConfigError, TrainConfig
 from trainer.run.distributed import Ranks
@@ -43,9 +43,8 @@ class Learner:
         compiles = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         self._shared_loss: nn.Module = self.loss
         if config.data_parallel == "shard" and ranks.world_size > 1:
-            if compiles:  # around the layers' hooks, which gather the weights
-                for block in self.model.blocks:
-                    block.forward = torch.compile(block.forward, dynamic=False)
+            if compiles:
+                compile_parts(self.loss, self.model)
             shard_layers(self.loss, self.model.blocks)
         else:
             if compiles:
