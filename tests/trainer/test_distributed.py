@@ -17,9 +17,11 @@ from torch._dynamo.backends.registry import lookup_backend
 
 from pipeline import Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port
+from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
 from trainer.run.distributed import joined_ranks
 from trainer.run.interrupt import Interrupt
+from trainer.run.learner import Learner
 from trainer.run.loop import Run
 from trainer.run.resolve import resolve
 from trainer.run.run_folder import RunFolder
@@ -164,6 +166,44 @@ def test_a_sharded_run_is_the_same_compiled_head_and_loss_included(
         for name in ("compiled", "plain")
     )
     assert losses == pytest.approx(of_plain, abs=1e-4)
+
+
+def _learn_after_measuring(
+    rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path, world_size: int
+) -> None:
+    """Three steps, after the same tokens went through the loss as a measurement sends them."""
+    graphs: list[set[str]] = []
+    become_rank(rank, world_size, port)
+    _note_graphs(graphs)
+    corpus = open_corpus(corpus_path)
+    with joined_ranks(CPU) as ranks:
+        learner = Learner(resolve(config, corpus, CPU), corpus, ranks=ranks, device=CPU)
+        batch = np.arange(config.batch_size).reshape(world_size, -1)
+        tokens = corpus.read(batch[rank])
+        learner.loss(to_device(tokens, CPU))
+        for step in range(3):
+            learner.step(step, tokens)
+        ending = {"graphs": graphs, "model": learner.state_dict()["model"]}
+        torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_compiled_gradients_come_in_buckets_even_after_a_measurement(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, world_size: int
+) -> None:
+    for mode in ("on", "off"):
+        run = replace(config, compile=mode)  # type: ignore[arg-type]
+        arguments = (free_port(), corpus.path, run, tmp_path / mode, world_size)
+        multiprocessing.spawn(_learn_after_measuring, args=arguments, nprocs=world_size)
+    first, *others, expected = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for name in (*(f"on-rank{rank}" for rank in range(world_size)), "off-rank0")
+    )
+    assert len(first["graphs"]) > 1
+    assert not any({"embedding", "cross_entropy"} <= graph for graph in first["graphs"])
+    for name, value in first["model"].items():
+        assert all(torch.equal(value, other["model"][name]) for other in others), name
+        torch.testing.assert_close(value, expected["model"][name], rtol=0, atol=1e-4)
 
 
 def _threads_after_leaving(rank: int, port: int, out: Path) -> None:

@@ -51,6 +51,8 @@ class Learner:
                 self.loss.compile(dynamic=False)
             if ranks.world_size > 1:
                 self._shared_loss = DistributedDataParallel(self.loss)
+                if compiles:
+                    self._compile_in_buckets(corpus.tokens_per_sample)
         self.optimizer = make_optimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -62,6 +64,16 @@ class Learner:
         self._clip_norm = config.clip_norm
         self.sample_losses = torch.zeros(0, device=device)
         """Loss of each of this rank's samples in the last step: float32 (n,) on the device."""
+
+    def _compile_in_buckets(self, tokens_per_sample: int) -> None:
+        """Compile what a step takes, before a measurement of samples as long can.
+
+        What is compiled inside DDP's forward pass is cut where its buckets end, so that one is exchanged
+        while the backward pass goes on to the next. A graph that was compiled outside is whole, serves a step
+        as well, and has no gradient before its end.
+        """
+        shape = self.local_batch_size, tokens_per_sample
+        self._shared_loss(torch.full(shape, self.loss.pad_id, device=self.device))
 
     def step(self, step: int, tokens: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Learn from this rank's part of a batch; its mean loss and the gradient's norm.
