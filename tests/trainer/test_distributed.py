@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from torch._dynamo.backends.registry import lookup_backend
 
 from pipeline import Corpus, open_corpus
-from tests.trainer.ranks import become_rank, free_port
+from tests.trainer.ranks import become_rank, free_port, note_graphs
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
 from trainer.run.distributed import joined_ranks
@@ -119,22 +116,11 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     assert records(run, "train")[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.02)
 
 
-def _note_graphs(graphs: list[set[str]]) -> None:
-    """Let `torch.compile` write down what every graph calls, and generate no code."""
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        called = {getattr(node.target, "__name__", "") for node in graph.graph.nodes}
-        graphs.append(called)
-        return lookup_backend("aot_eager")(graph, inputs)  # type: ignore[no-any-return]
-
-    torch.compile = partial(torch.compile, backend=backend)  # type: ignore[assignment]
-
-
 def _train_compiled(
     rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path
 ) -> None:
     graphs: list[set[str]] = []
-    _note_graphs(graphs)
+    note_graphs(graphs)
     _train_as_rank(rank, port, corpus_path, config, out, 2)
     torch.save(graphs, out.with_name(f"{out.name}-graphs{rank}.pt"))
 
@@ -174,7 +160,7 @@ def _learn_after_measuring(
     """Three steps, after the same tokens went through the loss as a measurement sends them."""
     graphs: list[set[str]] = []
     become_rank(rank, world_size, port)
-    _note_graphs(graphs)
+    note_graphs(graphs)
     corpus = open_corpus(corpus_path)
     with joined_ranks(CPU) as ranks:
         learner = Learner(resolve(config, corpus, CPU), corpus, ranks=ranks, device=CPU)

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 
-from tests.trainer.ranks import become_rank, free_port
+from tests.trainer.ranks import become_rank, free_port, note_graphs
 from tests.trainer.tiny_models import PAD, gpt, learned_loss, some_tokens
 from trainer.alignment.alignment import AlignmentSamples, Probe
 from trainer.alignment.difference import DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.probe import BatchProbe
-from trainer.model import TokenLoss
+from trainer.model import TokenLoss, compile_parts
 from trainer.run.distributed import Ranks, joined_ranks
 
 CPU = torch.device("cpu")
@@ -47,13 +47,16 @@ def learned() -> TokenLoss:
     return learned_loss(gpt())
 
 
-def _measure_as_rank(rank: int, world_size: int, port: int, out: Path) -> None:
+def _measure_as_rank(rank: int, world_size: int, port: int, out: Path, compiled: bool) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
     become_rank(rank, world_size, port)
     loss = learned()
+    if compiled:
+        note_graphs([])
+        compile_parts(loss, loss.model)
     with joined_ranks(CPU) as ranks:
         # In the mesh of four, two halves hold copies of each other's shards (HSDP).
         if world_size == 4:
@@ -85,10 +88,13 @@ def _measure_as_rank(rank: int, world_size: int, port: int, out: Path) -> None:
         torch.save(ending, out / f"rank{rank}.pt")
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_sharded_scores_are_those_of_one_process(tmp_path: Path, world_size: int) -> None:
+def test_sharded_scores_are_those_of_one_process(
+    tmp_path: Path, world_size: int, compiled: bool
+) -> None:
     multiprocessing.spawn(
-        _measure_as_rank, args=(world_size, free_port(), tmp_path), nprocs=world_size
+        _measure_as_rank, args=(world_size, free_port(), tmp_path, compiled), nprocs=world_size
     )
     endings = [
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(world_size)
