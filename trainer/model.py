@@ -205,9 +205,7 @@ def loss_of_logits(logits: Tensor, tokens: Tensor, pad_id: int) -> Tensor:
     # Every position goes through the model and the last one's target is masked: a length of 256
     # stays 256 and not 255, which the matrix units of a GPU would pad again.
     following = F.pad(tokens[:, 1:], (0, 1), value=pad_id)
-    logits = (
-        logits.float()
-    )  # under the same name: the half as large ones are freed, unless compiled
+    logits = logits.float()  # under the same name, so that the bfloat16 ones can be freed
     losses = F.cross_entropy(
         logits.flatten(0, 1), following.flatten(), ignore_index=pad_id, reduction="none"
     )
