@@ -2,7 +2,7 @@
 
 tokens (n, length) -> embedding -> [norm, attention, norm, SwiGLU] x layers -> norm -> logits
 
-Everything that measures a model (training, evaluation, alignment) goes through `per_sample_loss`, so
+Everything that measures a model (training, evaluation, alignment) goes through `loss_of_logits`, so
 another model can take this one's place: it needs nothing but `model(tokens) -> logits`.
 """
 
@@ -225,6 +225,7 @@ class TokenLoss(nn.Module):
         self.pad_id = pad_id
         self.compute_dtype = compute_dtype
         self.of_logits: Callable[[Tensor, Tensor, int], Tensor] = loss_of_logits
+        """The same function compiled after `compile_parts`."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Loss of each sample of tokens int64 (n, length): float32 (n,)."""
