@@ -74,7 +74,7 @@ class Steering:
         self.settings = mixer_settings(settings) if isinstance(settings, str) else settings
         view = corpus.domains(level=1) if config.k is None else corpus.domains(k=config.k)
         target = None if config.target is None else steering_target(corpus, config.target)
-        self._mixer, self._blend, budget = make_mixer(
+        self._mixer, self._blend, budget, restraint = make_mixer(
             self.settings,
             view,
             num_steps=config.num_steps,
@@ -83,6 +83,7 @@ class Steering:
             basis=_basis(corpus, view, config, self.settings),
             learning_rate=learning_rate,
             weights_file=None if config.weights_file is None else Path(config.weights_file),
+            capacity=_capacity(loss, corpus),
         )
         self.stream = MixtureStream(
             corpus,
@@ -94,6 +95,9 @@ class Steering:
             budget=budget,
         )
         """Where the batches come from."""
+        self.restraint: float | None = restraint
+        """How far the mixer's bound and general start hold for this model, from 0 to 1; None where it does
+        not ask (`trainer.mixers.restraint`)."""
         self._config, self._corpus, self._target = config, corpus, target
         self._loss, self._ranks = loss, ranks
         self._step = 0
@@ -165,7 +169,8 @@ class Steering:
 
     def details(self) -> dict[str, Any]:
         """What the mixer says of itself beside its mixture; plain JSON types."""
-        return self._mixer.details()
+        details = self._mixer.details()
+        return details if self.restraint is None else {**details, "restraint": self.restraint}
 
     def state_dict(self) -> dict[str, Any]:
         """The state of mixer and stream as plain JSON types; every rank has to call it."""
@@ -245,6 +250,12 @@ def current_ranks() -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size())
     return Ranks()
+
+
+def _capacity(loss: nn.Module, corpus: Corpus) -> float:
+    """Samples that a model could learn by heart, at a token for each parameter that it trains."""
+    parameters = sum(each.numel() for each in loss.parameters() if each.requires_grad)
+    return parameters / corpus.tokens_per_sample
 
 
 def _basis(

@@ -24,14 +24,16 @@ from trainer.mixers import (
 
 
 def make(corpus: Corpus, mixer: str | MixerSettings, k: int = 3, **more: Any) -> Any:
-    given = {"num_steps": 50, "batch_size": 8, "target": corpus.target("alpha")} | more
+    given = {"num_steps": 50, "batch_size": 8, "target": corpus.target("alpha"), "capacity": 1e9}
+    given |= more
     return make_mixer(mixer, corpus.domains(k=k), **given)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "schedule"])
 def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     basis = basis_mixtures(corpus, corpus.domains(k=3), "alpha")
-    mixer, blend, budget = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
+    made = make(corpus, name, basis=basis, learning_rate=lambda step: 1e-3)
+    mixer, blend, budget, restraint = made
     assert mixer.mixture_at(0).view == corpus.domains(k=3)
     six = ("importance-fading", "importance-general")
     passes = 6 if name in six else 8 if "paced" in name else None
@@ -43,7 +45,8 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
         assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
-    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 0.85}
+    assert restraint == (1.0 if name == "importance-fading" else None)
+    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 1.0}
     assert blend.natural_share == reserve.get(name, 0.0)
     assert blend.moves == (name in six)
 
@@ -106,6 +109,10 @@ def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> 
             r"repeat_decay changes nothing .* takes a bound .*, max_passes",
         ),
         ("dga+start_share=0.2", r"start_share changes nothing .* it takes start=importance"),
+        (
+            "importance+restraint=capacity",
+            r"restraint changes nothing .* takes a bound .*, max_passes",
+        ),
         ("importance+update_every=5", r"update_every changes nothing .* it learns nothing"),
         ("dga+continue_from=average", r"continue_from changes nothing .* ema below 1"),
         ("odm+shrinkage=tree", r"shrinkage changes nothing .* which measures no alignment"),

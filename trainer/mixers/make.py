@@ -18,6 +18,7 @@ from trainer.mixers.natural import NaturalMixer
 from trainer.mixers.odm import ODMMixer
 from trainer.mixers.presets import MixerSettings, UnknownMixerError, mixer_settings
 from trainer.mixers.protocol import Mixer
+from trainer.mixers.restraint import restrained, restraint
 from trainer.mixers.schedule import read_schedule
 from trainer.mixers.uniform import UniformMixer
 from trainer.targets import Target, steering_target
@@ -29,6 +30,8 @@ class MadeMixer(NamedTuple):
     mixer: Mixer
     blend: Blend
     budget: RepetitionBudget | None
+    restraint: float | None
+    """How far bound and moving reserve hold, from 0 to 1; None where that is not asked for."""
 
 
 def make_mixer(
@@ -41,12 +44,14 @@ def make_mixer(
     basis: Mapping[str, Mixture] | None = None,
     learning_rate: Callable[[int], float] | None = None,
     weights_file: Path | None = None,
+    capacity: float | None = None,
 ) -> MadeMixer:
     """Build a mixer over `view`, its blend and its budget for a run of `num_steps` batches.
 
     `basis` is what `dga-distributions` weighs (see `basis_mixtures`), `learning_rate` the function of
-    the step that `doge` follows, `weights_file` what `schedule` reads. Raises `UnknownMixerError` for
-    an unknown name or for one of these that is missing.
+    the step that `doge` follows, `weights_file` what `schedule` reads, `capacity` the samples that the model
+    can learn by heart, which `restraint="capacity"` looks at. Raises `UnknownMixerError` for an unknown
+    name or for one of these that is missing.
     """
     settings = mixer_settings(mixer) if isinstance(mixer, str) else mixer
     if settings.needs_target and target is None:
@@ -54,6 +59,9 @@ def make_mixer(
             f"the mixer {settings.method!r} steers towards a target and none was given; name one "
             "with --target NAME, or take the mixer natural or uniform."
         )
+    share = _restraint(settings, view, target, capacity)
+    if share is not None:
+        settings = restrained(settings, share)
     budget = _budget(settings, num_steps)
     blend = Blend(
         num_steps=num_steps,
@@ -69,7 +77,7 @@ def make_mixer(
         surplus_to_histogram=budget is not None and settings.surplus == "importance",
     )
     rule = _rule(settings, view, target, basis, learning_rate, weights_file)
-    return MadeMixer(rule, blend, budget)
+    return MadeMixer(rule, blend, budget, share)
 
 
 def basis_mixtures(
@@ -86,6 +94,20 @@ def basis_mixtures(
         else importance_mixture(view, steering_target(corpus, name))
         for name in wanted
     }
+
+
+def _restraint(
+    settings: MixerSettings, view: View, target: Target | None, capacity: float | None
+) -> float | None:
+    if settings.restraint == "full":
+        return None
+    if capacity is None:
+        raise UnknownMixerError(
+            "restraint='capacity' compares the target's domains with the model; pass capacity=…, the samples "
+            "that it can learn by heart, or take restraint='full'."
+        )
+    assert target is not None, "needs_target was looked at"
+    return restraint(importance_mixture(view, target), capacity)
 
 
 def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:

@@ -24,6 +24,7 @@ Start = Literal["natural", "importance", "uniform"]
 Surplus = Literal["mixture", "natural", "importance"]
 Toward = Literal["target", "all"]
 Replay = Literal["moving", "last"]
+Restraint = Literal["full", "capacity"]
 
 SIGNALS: dict[Method, Signal] = {
     "natural": "nothing",
@@ -82,6 +83,9 @@ class MixerSettings:
     """Who gets what a domain at its bound leaves."""
     repeat_decay: float = 0.0
     """Power to which what is left of a domain's budget multiplies its weight; 0 is none."""
+    restraint: Restraint = "full"
+    """Whether the bound on passes and a reserve that moves hold as they are set, or as far as the model could
+    learn the target's domains by heart (`trainer.mixers.restraint`)."""
 
     @property
     def signal(self) -> Signal:
@@ -93,7 +97,7 @@ class MixerSettings:
         """Whether there is no such mixer without a target."""
         free = self.method in ("natural", "uniform", "odm", "schedule")
         free |= self.method == "doge" and self.toward == "all"
-        return not free or self.blends_histogram
+        return not free or self.blends_histogram or self.restraint == "capacity"
 
     @property
     def ignores_view(self) -> bool:
@@ -109,10 +113,15 @@ class MixerSettings:
     @property
     def blend_moves(self) -> bool:
         """Whether what is blended in changes during a run although the rule's weights stay."""
-        end = self.natural_share_end
-        moves = end is not None and end != self.natural_share
         bounded = self.max_passes is not None
-        return moves or (bounded and (self.repeat_decay > 0 or self.surplus == "importance"))
+        return self.reserve_moves or (
+            bounded and (self.repeat_decay > 0 or self.surplus == "importance")
+        )
+
+    @property
+    def reserve_moves(self) -> bool:
+        """Whether natural proportions have another share at the end of the run than at its start."""
+        return self.natural_share_end not in (None, self.natural_share)
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -120,6 +129,8 @@ class MixerSettings:
         used = ["importance_share", "natural_share", "natural_share_end", "max_passes"]
         if self.max_passes is not None:
             used += ["surplus", "repeat_decay"]
+        if self.max_passes is not None or self.reserve_moves:
+            used.append("restraint")
         if self.signal != "nothing" or self.blend_moves:
             used.append("update_every")
         if self.method in ("dga", "dga-distributions"):
@@ -149,14 +160,17 @@ PRESETS: dict[str, MixerSettings] = {
         repeat_decay=1.0,
         natural_share=0.3,
         natural_share_end=0.0,
+        restraint="capacity",
     ),
-    # The same rule with most of every batch natural throughout: for models that must keep general ability.
+    # The same rule with most of every batch natural, all of it at first: for models that must keep general
+    # ability. Its reserve is there for that, however much the model can hold.
     "importance-general": MixerSettings(
         method="importance",
         max_passes=6,
         surplus="natural",
         repeat_decay=1.0,
-        natural_share=0.85,
+        natural_share=1.0,
+        natural_share_end=0.86,
     ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
@@ -245,6 +259,7 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "max_passes": float,
     "surplus": ("mixture", "natural", "importance"),
     "repeat_decay": float,
+    "restraint": ("full", "capacity"),
 }
 """Settings of a mixer that its name can vary; a run's configuration can change them, too."""
 
@@ -271,5 +286,6 @@ _BELONGS = {
     "continue_from": "it takes an average, ema below 1, in dga or dga-distributions",
     **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
     **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
+    "restraint": "it takes a bound on repetition, max_passes, or a reserve that moves, natural_share_end",
     "update_every": "it learns nothing, and what is blended into it does not move",
 }

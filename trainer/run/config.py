@@ -87,6 +87,9 @@ class TrainConfig:
     """Who gets what a domain at its bound leaves; default: the mixer's."""
     repeat_decay: float | None = None
     """Power to which what is left of a domain's budget multiplies its weight; default: the mixer's."""
+    restraint: Literal["full", "capacity"] | None = None
+    """Whether the bound on passes and a reserve that moves hold as they are set, or as far as the model could
+    learn the target's domains by heart; default: the mixer's."""
 
     estimator: Literal["difference", "exact", "probe"] = "difference"
     """How alignment is measured: two forward passes, one backward pass per domain, or in the backward pass

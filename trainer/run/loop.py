@@ -101,6 +101,7 @@ class Run:
         with self.metrics, self.progress:
             if self.step == 0:
                 self._record_mixture(None)
+                self._tell_restraint()
             while self.step < self.config.steps:
                 self._renew_mixture()
                 # A GPU is still busy with the step before while this draws and copies.
@@ -114,6 +115,14 @@ class Run:
                 if stop and self.step < self.config.steps:
                     raise TrainingInterrupted(self.step, interrupt.signal_number or 0)
         return self._finish()
+
+    def _tell_restraint(self) -> None:
+        share = self.steering.restraint
+        if share is not None and share < 1:
+            self.progress.say(
+                "The model is small beside the target's domains and cannot learn them by heart: bound on "
+                f"passes and general start are {'relaxed' if share else 'left out'} (restraint {share:.2f})."
+            )
 
     def _after_step(self, *, stop: bool) -> None:
         """Log, evaluate and save when their time has come; save in any case before a stop.
