@@ -181,7 +181,7 @@ class Bench:
     def train(self, stream: MixtureStream, steps: int) -> None:
         """Train without any steering."""
         for batch in islice(stream, steps):
-            self.learner.step(self.step, batch.tokens)
+            self.learner.step(self.step, batch)
             self.step += 1
 
     def steer(self, steering: Steering, steps: int) -> None:
@@ -189,8 +189,7 @@ class Bench:
         for _ in range(steps):
             steering.after_step(steering.stream.step)
             batch = next(steering.stream)
-            with steering.watching(batch.step, batch.positions):
-                self.learner.step(self.step, batch.tokens)
+            self.learner.step(self.step, batch, steering)
             steering.observe(self.learner.sample_losses, batch.domains)
             self.step += 1
 

@@ -124,6 +124,10 @@ class Steering:
         """Whether the mixer wants to `observe` the training losses."""
         return self._losses is not None
 
+    def scores_batch(self, step: int) -> bool:
+        """Whether `watching` will score batch `step`, in an uncompiled pass."""
+        return self._mixer.signal == "alignment" and self._alignment_source().scores_batch(step)
+
     @contextmanager
     def watching(
         self, step: int, positions: NDArray[np.int64], *, loss_scale: float | None = None

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 
-from pipeline import Corpus, open_corpus
+from pipeline import Batch, Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port, note_graphs
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
@@ -154,6 +154,25 @@ def test_a_sharded_run_is_the_same_compiled_head_and_loss_included(
     assert losses == pytest.approx(of_plain, abs=1e-4)
 
 
+def test_ranks_agree_when_a_compiled_run_is_scored_in_parts(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    plain = replace(config, estimator="probe", probe_every=4, batch_size=16, compile="off")
+    for name, run in [("plain", plain), ("compiled", replace(plain, compile="on"))]:
+        multiprocessing.spawn(
+            _train_compiled, args=(free_port(), corpus.path, run, tmp_path / name), nprocs=2
+        )
+    first, second, expected = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for name in ("compiled-rank0", "compiled-rank1", "plain-rank0")
+    )
+    assert torch.equal(first["mixture"], second["mixture"])
+    np.testing.assert_allclose(first["mixture"], expected["mixture"], atol=0.01)
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name]), name
+        torch.testing.assert_close(value, expected["model"][name], rtol=0, atol=5e-3)
+
+
 def _learn_after_measuring(
     rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path, world_size: int
 ) -> None:
@@ -164,11 +183,12 @@ def _learn_after_measuring(
     corpus = open_corpus(corpus_path)
     with joined_ranks(CPU) as ranks:
         learner = Learner(resolve(config, corpus, CPU), corpus, ranks=ranks, device=CPU)
-        batch = np.arange(config.batch_size).reshape(world_size, -1)
-        tokens = corpus.read(batch[rank])
+        positions = np.arange(config.batch_size).reshape(world_size, -1)[rank]
+        tokens = corpus.read(positions)
         learner.loss(to_device(tokens, CPU))
         for step in range(3):
-            learner.step(step, tokens)
+            domains = np.zeros_like(positions)
+            learner.step(step, Batch(step, tokens, domains, positions))
         ending = {"graphs": graphs, "model": learner.state_dict()["model"]}
         torch.save(ending, out.with_name(f"{out.name}-rank{rank}.pt"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,33 @@ def test_the_probe_leaves_the_training_of_a_fixed_mixture_as_it_was(
         for estimator in ("difference", "probe")
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_compiled_run_is_scored_in_parts_and_learns_the_same(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    passes: list[int] = []
+
+    def noted(tokens: np.ndarray, device: torch.device) -> torch.Tensor:
+        passes.append(len(tokens))
+        return to_device(tokens, device)
+
+    monkeypatch.setattr("trainer.run.learner.to_device", noted)
+    config = replace(config, estimator="probe", probe_every=8)
+    train(corpus, replace(config, compile="off"), tmp_path / "plain", quiet=True)
+    assert set(passes) == {8}
+    passes.clear()
+    train(corpus, replace(config, compile="on"), tmp_path / "compiled", quiet=True)
+    scored = [2, 2, 2, 2]
+    assert passes == [8] * 8 + scored + [8] * 7 + scored + [8] * 7
+    plain, compiled = (
+        [record["train_loss"] for record in records(tmp_path / name, "train")]
+        for name in ("plain", "compiled")
+    )
+    assert compiled == pytest.approx(plain, abs=1e-3)
+    last = [records(tmp_path / name, "mixture")[-1] for name in ("plain", "compiled")]
+    np.testing.assert_allclose(last[0]["weights"], last[1]["weights"], atol=0.01)
 
 
 def test_a_diverging_run_keeps_its_mixture_and_counts(

@@ -36,10 +36,10 @@ class PowerCutError(Exception):
 def power_cut_at(step: int) -> Iterator[None]:
     whole_step = Learner.step
 
-    def cut(self: Learner, at: int, tokens: Any) -> Any:
+    def cut(self: Learner, at: int, *others: Any) -> Any:
         if at == step:
             raise PowerCutError
-        return whole_step(self, at, tokens)
+        return whole_step(self, at, *others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "step", cut)

@@ -29,6 +29,10 @@ class AlignmentError(BraidstreamError, ValueError):
 class AlignmentSource(Protocol):
     """Gives scores to a mixer, and may look at training to have them."""
 
+    def scores_batch(self, step: int) -> bool:
+        """Whether `watching` looks at batch `step`."""
+        ...
+
     def watching(
         self, step: int, positions: NDArray[np.int64], loss_scale: float | None
     ) -> AbstractContextManager[None]:

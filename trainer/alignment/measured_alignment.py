@@ -22,6 +22,10 @@ class MeasuredAlignment:
     def __init__(self, sampler: Sampler, estimator: Estimator) -> None:
         self._sampler, self._estimator = sampler, estimator
 
+    def scores_batch(self, step: int) -> bool:
+        """Never."""
+        return False
+
     @contextmanager
     def watching(
         self, step: int, positions: NDArray[np.int64], loss_scale: float | None

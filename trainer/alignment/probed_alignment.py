@@ -40,13 +40,17 @@ class ProbedAlignment:
         """Loss and gradient norm of the target when its gradient was last taken."""
         self._watched = False
 
+    def scores_batch(self, step: int) -> bool:
+        """Whether it is this batch's turn."""
+        return step > 0 and step % self._every == 0
+
     @contextmanager
     def watching(
         self, step: int, positions: NDArray[np.int64], loss_scale: float | None
     ) -> Iterator[None]:
         """Score the forward and backward pass on the samples at `positions`, if it is `step`'s turn."""
         self._watched = True
-        if step == 0 or step % self._every:
+        if not self.scores_batch(step):
             self._direction = None  # as large as the model
             yield
             return

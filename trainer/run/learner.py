@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline import Corpus
+from pipeline import Batch, Corpus
 from trainer.model import GPT, PRESETS, TokenLoss, compile_parts
 from trainer.run.batches import to_device
 from trainer.run.config import ConfigError, TrainConfig
@@ -17,6 +18,11 @@ from trainer.run.distributed import Ranks
 from trainer.run.resolve import PRECISIONS
 from trainer.run.schedule import CosineSchedule, make_optimizer, set_learning_rate
 from trainer.run.sharding import cut_like, shard_layers, whole
+from trainer.steering import Steering
+
+SCORED_PARTS = 4
+"""Parts of a batch that is scored, where training is compiled. A scored pass is not, and would keep about
+twice as much."""
 
 
 class Learner:
@@ -41,6 +47,7 @@ class Learner:
         )
         """Loss per sample: what estimators and evaluation call, and no gradient is shared from."""
         compiles = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        self._scored_parts = SCORED_PARTS if compiles else 1
         self._shared_loss: nn.Module = self.loss
         if config.data_parallel == "shard" and ranks.world_size > 1:
             if compiles:
@@ -75,21 +82,36 @@ class Learner:
         shape = self.local_batch_size, tokens_per_sample
         self._shared_loss(torch.full(shape, self.loss.pad_id, device=self.device))
 
-    def step(self, step: int, tokens: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    def step(
+        self, step: int, batch: Batch, steering: Steering | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Learn from this rank's part of a batch; its mean loss and the gradient's norm.
 
         Both are scalars on the device that nothing has waited for: a GPU still computes them while
-        the next batch is drawn, so reading them every step would cost speed.
+        the next batch is drawn, so reading them every step would cost speed. `steering` watches the pass,
+        and may score the samples in it.
         """
         set_learning_rate(self.optimizer, self.schedule.at(step))
-        losses = self._shared_loss(to_device(tokens, self.device))
-        self.sample_losses = losses.detach()
-        loss = losses.mean()
-        loss.backward()
+        n = len(batch.positions)
+        scored = steering is not None and steering.scores_batch(batch.step)
+        parts = np.array_split(np.arange(n), min(n, self._scored_parts if scored else 1))
+        losses = []
+        for number, rows in enumerate(parts):
+            with ExitStack() as around:
+                if steering is not None:
+                    positions = batch.positions[rows]
+                    around.enter_context(steering.watching(batch.step, positions, loss_scale=1 / n))
+                more_to_come = number < len(parts) - 1
+                if more_to_come and isinstance(self._shared_loss, DistributedDataParallel):
+                    around.enter_context(self._shared_loss.no_sync())
+                of_part = self._shared_loss(to_device(batch.tokens[rows], self.device))
+                (of_part.sum() / n).backward()
+            losses.append(of_part.detach())
+        self.sample_losses = torch.cat(losses)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.detach(), whole(norm.detach())
+        return self.sample_losses.mean(), whole(norm.detach())
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and moments, whole on every rank however they are spread; every rank must call this."""

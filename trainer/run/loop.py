@@ -106,8 +106,7 @@ class Run:
                 self._renew_mixture()
                 # A GPU is still busy with the step before while this draws and copies.
                 batch = next(self.stream)
-                with self.steering.watching(self.step, batch.positions):
-                    self.tally.add(*self.learner.step(self.step, batch.tokens))
+                self.tally.add(*self.learner.step(self.step, batch, self.steering))
                 self.steering.observe(self.learner.sample_losses, batch.domains)
                 self.step += 1
                 stop = self.ranks.any(interrupt.requested)
