@@ -88,8 +88,7 @@ def _measure_as_rank(rank: int, world_size: int, port: int, out: Path, compiled:
         torch.save(ending, out / f"rank{rank}.pt")
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize(("world_size", "compiled"), [(2, True), (4, False)])
 def test_sharded_scores_are_those_of_one_process(
     tmp_path: Path, world_size: int, compiled: bool
 ) -> None:
