@@ -23,7 +23,7 @@ class SteeringConfig:
     target: str | None = None
     """Target set that steers, or several with weights, `recipes=0.7+medical_qa=0.3`; natural, uniform, odm
     and schedule need none."""
-    mixer: str | MixerSettings = "dga-paced"
+    mixer: str | MixerSettings = "importance-fading"
     """Who chooses the mixture: a name, also one that carries changes (of what is below, too), or settings."""
     k: int | None = None
     """Number of domains; default: the tree's first level."""

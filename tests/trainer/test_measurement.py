@@ -176,7 +176,9 @@ def test_the_first_256_tokens_unless_told_otherwise(corpus: Corpus, tmp_path: Pa
         assert resolved.measured_tokens == recorded
         for steering in (
             steering_config(resolved),
-            SteeringConfig(num_steps=9, batch_size=8, target="alpha", measured_tokens=given),
+            SteeringConfig(
+                num_steps=9, batch_size=8, target="alpha", mixer="dga", measured_tokens=given
+            ),
         ):
             view, target = long.domains(k=2), long.target("alpha")
             drawn = make_sampler(steering, long, view, target, ranks=Ranks()).draw(1)

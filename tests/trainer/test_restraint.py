@@ -59,9 +59,8 @@ def test_a_model_that_can_hold_nothing_samples_by_importance(corpus: Corpus) -> 
 def test_steering_counts_a_token_for_each_parameter_that_is_trained(corpus: Corpus) -> None:
     loss = make_model(corpus)
     wanted = importance_mixture(corpus.domains(k=3), corpus.target("alpha"))
-    config = SteeringConfig(
-        num_steps=50, batch_size=8, target="alpha", k=3, mixer="importance-fading"
-    )
+    config = SteeringConfig(num_steps=50, batch_size=8, target="alpha", k=3)
+    assert config.mixer == TrainConfig().mixer == "importance-fading"
     shares = []
     for trained in (True, False):
         for parameter in loss.model.blocks.parameters():
