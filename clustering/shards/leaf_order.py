@@ -65,7 +65,13 @@ class OrderTask:
         order = np.lexsort((keys["document"], keys["key"], keys["leaf"]))
         table = pa.concat_tables([table for _, table in parts]).combine_chunks()
         self.store.publish_array(keys_name(unit), keys[order])
-        self.store.publish_table(run_name(unit), table.take(order), batch_rows=BATCH_ROWS)
+        # Batch by batch: of a list column Arrow's `take` makes an int64 for every value.
+        batches = [
+            table.take(order[begin : begin + BATCH_ROWS])
+            for begin in range(0, max(1, len(order)), BATCH_ROWS)
+        ]
+        ordered = pa.concat_tables(batches)
+        self.store.publish_table(run_name(unit), ordered, batch_rows=BATCH_ROWS)
         return len(order)
 
     def _part(
