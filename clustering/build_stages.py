@@ -288,7 +288,7 @@ class BuildStages:
 
     def embed_targets(self) -> None:
         """Train documents of the target sets to vectors."""
-        counts = {name: count["train"] for name, count in self._fact("targets", "counts").items()}
+        counts = {name: count["train"] for name, count in self._target_counts().items()}
         depends_on = {**self._keys("targets", "embed"), "piece": PIECE_DOCUMENTS}
         with self._stage("embed-targets", depends_on, total=sum(counts.values())) as stage:
             if stage.todo:
@@ -303,7 +303,7 @@ class BuildStages:
                     self._check_dimensions(self._target_vectors(name).shape[1])
 
     def _target_vectors(self, name: str) -> NDArray[np.float16]:
-        count = self._fact("targets", "counts")[name]["train"]
+        count = self._target_counts()[name]["train"]
         pieces = target_pieces({name: count})
         return np.concatenate([self.store.array(piece_name(*piece)) for piece in pieces])
 
@@ -422,7 +422,7 @@ class BuildStages:
         depends_on["format_version"] = str(FORMAT_VERSION)
         marker = out / "shards" / SHARD_FORMATS[self.config.format].marker
         outputs = [out / MANIFEST_FILE, marker]
-        with self._stage("finish", depends_on, unit="files", outputs=outputs) as stage:
+        with self._stage("finish", depends_on, unit="texts", outputs=outputs) as stage:
             if not stage.todo:
                 return Manifest.read(out)
             files.withdraw(out)
@@ -437,7 +437,7 @@ class BuildStages:
                     tokenizer=self.corpus_tokenizer,
                     shards=self.shards,
                 ),
-                targets=[self._target(name) for name in self._fact("targets", "counts")],
+                targets=[self._target(name) for name in self._target_counts()],
                 provenance=Provenance(
                     embedder=f"{self._fact('embed', 'embedder')} "
                     f"({self.choice.dtype}, {self.choice.backend})",
@@ -447,13 +447,18 @@ class BuildStages:
                     options=self.config.record(),
                     has_static_model=self.choice.is_static,
                 ),
+                advance=stage.advance,
             )
             manifest.write(out)
-            stage.advance(len(manifest.extras))
         return manifest
 
+    def _target_counts(self) -> dict[str, dict[str, int]]:
+        """Documents of each target set, in the order of the command: facts of an earlier run have another."""
+        counts = self._fact("targets", "counts")
+        return {target.name: counts[target.name] for target in self.config.target}
+
     def _target(self, name: str) -> TargetFiles:
-        has_test = self._fact("targets", "counts")[name]["test"] > 0
+        has_test = self._target_counts()[name]["test"] > 0
         return TargetFiles(
             name=name,
             train=TargetDocuments(self.store, name, "train"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ DOMAINS_PER_CHUNK = 2_048
 
 
 def describe_corpus(
-    out: Path, store: WorkStore, tree: Tree, leaf_offsets: NDArray[np.int64]
+    out: Path,
+    store: WorkStore,
+    tree: Tree,
+    leaf_offsets: NDArray[np.int64],
+    advance: Callable[[int], None] = lambda read: None,
 ) -> list[str]:
     """Write the cards of every level, and the per-leaf counts behind them.
 
@@ -42,12 +47,13 @@ def describe_corpus(
         store: The work store, with `DescribeTask` done for every part.
         tree: The tree.
         leaf_offsets: int64 (num_leaves+1,): sample positions where leaves begin.
+        advance: Is told how many texts were read.
 
     Returns:
         The files written, relative to `out`, sorted.
     """
     documents = DocumentParts(store)
-    facts = gather_facts(store, documents, tree.num_leaves)
+    facts = gather_facts(store, documents, tree.num_leaves, advance)
     names = documents.source_names
     written = [
         *write_counts(out, "term", facts.terms, facts.term_names),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,22 @@ class LeafFacts:
     """ROW (n,) by (leaf, key, document): the documents that stand for their leaves."""
 
 
-def gather_facts(store: WorkStore, documents: DocumentParts, num_leaves: int) -> LeafFacts:
-    """Bring the parts together, and read the texts of the documents that stand for their leaves."""
+def gather_facts(
+    store: WorkStore,
+    documents: DocumentParts,
+    num_leaves: int,
+    advance: Callable[[int], None] = lambda read: None,
+) -> LeafFacts:
+    """Bring the parts together, and read the texts of the documents that stand for their leaves.
+
+    `advance` is told how many texts were read: for their terms, some of them before to find the terms, and
+    for their language.
+    """
+
+    def texts(chosen: NDArray[np.int64]) -> list[str]:
+        advance(len(chosen))
+        return documents.texts(chosen)
+
     limit = documents_per_leaf(num_leaves)
     sums = np.zeros((3, num_leaves), dtype=np.int64)
     sources = sparse.csr_matrix((num_leaves, len(documents.source_names)), dtype=np.int64)
@@ -65,12 +80,10 @@ def gather_facts(store: WorkStore, documents: DocumentParts, num_leaves: int) ->
     rows = standing(np.concatenate([np.empty(0, dtype=ROW), *kept]), limit)
     rank = ranks(rows["leaf"])
     counted, leaf, weight = _sample(rows, rank < limit, sums[0])
-    term_names = find_terms(documents.texts, counted)
-    terms = count_terms(documents.texts, counted, leaf, weight, term_names)
+    term_names = find_terms(texts, counted)
+    terms = count_terms(texts, counted, leaf, weight, term_names)
     told = rank < min(limit, language_documents_per_leaf(num_leaves))
-    languages, language_names, scripts = count_writing(
-        documents.texts, *_sample(rows, told, sums[0])
-    )
+    languages, language_names, scripts = count_writing(texts, *_sample(rows, told, sums[0]))
     return LeafFacts(
         documents=sums[0],
         tokens=sums[1],

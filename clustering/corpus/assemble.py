@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,17 @@ class Provenance:
 
 
 def assemble(
-    out: Path, made: Ingredients, *, targets: Sequence[TargetFiles], provenance: Provenance
+    out: Path,
+    made: Ingredients,
+    *,
+    targets: Sequence[TargetFiles],
+    provenance: Provenance,
+    advance: Callable[[int], None],
 ) -> Manifest:
-    """Write the corpus folder OUT and describe it; returns the manifest, not yet written."""
+    """Write the corpus folder OUT and describe it; returns the manifest, not yet written.
+
+    `advance` is told how many texts were read for the cards, which is most of the time.
+    """
     store, tree, schema = made.store, made.tree, made.shards.schema
     leaf_tokens, leaf_documents = store.array(LEAF_TOKENS), store.array(LEAF_DOCUMENTS)
     length, total_tokens = schema.tokens_per_sample, int(leaf_tokens.sum())
@@ -83,7 +91,7 @@ def assemble(
     shards = collect_shards(out, store, made.shards.shard_format)
     checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])
     heldout = np.asarray(made.roles.heldout())
-    cards = describe_corpus(out, store, tree, leaf_offsets)
+    cards = describe_corpus(out, store, tree, leaf_offsets, advance)
     return Manifest(
         counts=Counts(
             documents=int(leaf_documents.sum()),

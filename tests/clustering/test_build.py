@@ -200,6 +200,19 @@ def test_a_lost_shard_folder_is_put_together_again(
     assert report.manifest.fingerprint == built.manifest.fingerprint
 
 
+def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
+    copy_of_build: BuildConfig,
+) -> None:
+    (known,) = copy_of_build.target
+    config = replace(copy_of_build, target=(known, replace(known, name="before")))
+    first = build(config, QUIET)
+    shutil.rmtree(config.out / "shards")
+    again = build(config, QUIET)
+    assert done_again(again) == ["finish"]
+    assert open_corpus(config.out).target_names == (known.name, "before")
+    assert again.manifest.fingerprint == first.manifest.fingerprint
+
+
 KILLED_AT_AN_OUTPUT = """
 import os, sys
 from pathlib import Path
