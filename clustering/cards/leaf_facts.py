@@ -51,7 +51,7 @@ def gather_facts(
     store: WorkStore,
     documents: DocumentParts,
     num_leaves: int,
-    advance: Callable[[int], None] = lambda read: None,
+    advance: Callable[[int], None],
 ) -> LeafFacts:
     """Bring the parts together, and read the texts of the documents that stand for their leaves.
 

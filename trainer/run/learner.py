@@ -94,17 +94,20 @@ class Learner:
         set_learning_rate(self.optimizer, self.schedule.at(step))
         n = len(batch.positions)
         scored = steering is not None and steering.scores_batch(batch.step)
-        parts = np.array_split(np.arange(n), min(n, self._scored_parts if scored else 1))
+        count = min(n, self._scored_parts) if scored else 1
+        parts = zip(
+            np.array_split(batch.tokens, count),
+            np.array_split(batch.positions, count),
+            strict=True,
+        )
         losses = []
-        for number, rows in enumerate(parts):
+        for number, (tokens, positions) in enumerate(parts, start=1):
             with ExitStack() as around:
                 if steering is not None:
-                    positions = batch.positions[rows]
                     around.enter_context(steering.watching(batch.step, positions, loss_scale=1 / n))
-                more_to_come = number < len(parts) - 1
-                if more_to_come and isinstance(self._shared_loss, DistributedDataParallel):
+                if number < count and isinstance(self._shared_loss, DistributedDataParallel):
                     around.enter_context(self._shared_loss.no_sync())
-                of_part = self._shared_loss(to_device(batch.tokens[rows], self.device))
+                of_part = self._shared_loss(to_device(tokens, self.device))
                 (of_part.sum() / n).backward()
             losses.append(of_part.detach())
         self.sample_losses = torch.cat(losses)
