@@ -76,6 +76,7 @@ class Steering:
         target = None if config.target is None else steering_target(corpus, config.target)
         self._mixer, self._blend, budget, restraint = make_mixer(
             self.settings,
+            corpus,
             view,
             num_steps=config.num_steps,
             batch_size=config.batch_size,
@@ -267,4 +268,4 @@ def _basis(
 ) -> dict[str, Mixture] | None:
     if settings.method != "dga-distributions" or config.target is None:
         return None
-    return basis_mixtures(corpus, view, config.target, config.basis)
+    return basis_mixtures(corpus, view, config.target, config.basis, histogram=settings.histogram)

@@ -26,7 +26,7 @@ from trainer.mixers import (
 def make(corpus: Corpus, mixer: str | MixerSettings, k: int = 3, **more: Any) -> Any:
     given = {"num_steps": 50, "batch_size": 8, "target": corpus.target("alpha"), "capacity": 1e9}
     given |= more
-    return make_mixer(mixer, corpus.domains(k=k), **given)
+    return make_mixer(mixer, corpus, corpus.domains(k=k), **given)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "schedule"])
@@ -114,6 +114,7 @@ def test_the_basis_is_the_target_first_and_whatever_is_named(corpus: Corpus) -> 
             r"restraint changes nothing .* takes a bound .*, max_passes",
         ),
         ("importance+update_every=5", r"update_every changes nothing .* it learns nothing"),
+        ("dga+histogram=smoothed", r"histogram changes nothing .* looks at no histogram"),
         ("dga+continue_from=average", r"continue_from changes nothing .* ema below 1"),
         ("odm+shrinkage=tree", r"shrinkage changes nothing .* which measures no alignment"),
         ("dga+shrinkage=leaf", r"choose one of none, tree"),

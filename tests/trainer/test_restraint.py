@@ -13,7 +13,13 @@ from tests.trainer.test_presets import make
 from tests.trainer.test_run import records
 from tests.trainer.test_steering import make_model
 from trainer import Steering, SteeringConfig, TrainConfig, train
-from trainer.mixers import PRESETS, MixerSettings, UnknownMixerError, importance_mixture
+from trainer.mixers import (
+    PRESETS,
+    MixerSettings,
+    UnknownMixerError,
+    importance_mixture,
+    smoothed_target,
+)
 from trainer.mixers.restraint import restrained, restraint
 
 FADING = PRESETS["importance-fading"]
@@ -27,13 +33,13 @@ def test_it_compares_the_samples_that_are_drawn_with_those_that_a_model_holds(
     histogram = Mixture.from_weights(view, np.array([0.25, 0.75, 0.0]))
     samples = 1 / (0.25**2 / one + 0.75**2 / two)
     assert three > 0
-    for ratio, expected in [(0.01, 1), (0.3, 1), (0.65, 0.5), (0.93, 0.1), (1, 0), (20, 0)]:
+    for ratio, expected in [(0.01, 1), (0.15, 1), (0.575, 0.5), (0.915, 0.1), (1, 0), (20, 0)]:
         assert restraint(histogram, samples / ratio) == pytest.approx(expected)
 
 
 def test_natural_proportions_are_drawn_from_every_sample(corpus: Corpus) -> None:
     natural = Mixture.natural(corpus.domains(k=12))
-    assert restraint(natural, corpus.num_samples / 0.65) == pytest.approx(0.5)
+    assert restraint(natural, corpus.num_samples / 0.575) == pytest.approx(0.5)
 
 
 def test_half_of_it_is_twice_the_passes_and_half_the_reserve() -> None:
@@ -48,7 +54,8 @@ def test_half_of_it_is_twice_the_passes_and_half_the_reserve() -> None:
 
 def test_a_model_that_can_hold_nothing_samples_by_importance(corpus: Corpus) -> None:
     made = make(corpus, "importance-fading", k=12, capacity=0.5)
-    wanted = importance_mixture(corpus.domains(k=12), corpus.target("alpha"))
+    seen = smoothed_target(corpus, corpus.target("alpha"))
+    wanted = importance_mixture(corpus.domains(k=12), seen)
     assert made.restraint == 0
     assert made.budget is None
     for step in (0, 25, 49):
@@ -58,7 +65,8 @@ def test_a_model_that_can_hold_nothing_samples_by_importance(corpus: Corpus) -> 
 
 def test_steering_counts_a_token_for_each_parameter_that_is_trained(corpus: Corpus) -> None:
     loss = make_model(corpus)
-    wanted = importance_mixture(corpus.domains(k=3), corpus.target("alpha"))
+    seen = smoothed_target(corpus, corpus.target("alpha"))
+    wanted = importance_mixture(corpus.domains(k=3), seen)
     config = SteeringConfig(num_steps=50, batch_size=8, target="alpha", k=3)
     assert config.mixer == TrainConfig().mixer == "importance-fading"
     shares = []

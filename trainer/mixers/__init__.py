@@ -21,6 +21,7 @@ from trainer.mixers.presets import (
 )
 from trainer.mixers.protocol import Mixer, Signal
 from trainer.mixers.schedule import ScheduleMixer, read_schedule
+from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "mixer_settings",
     "no_difference",
     "read_schedule",
+    "smoothed_target",
 ]

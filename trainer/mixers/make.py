@@ -16,10 +16,11 @@ from trainer.mixers.doge import DoGEMixer
 from trainer.mixers.importance import ImportanceMixer, ImportanceRatioMixer, importance_mixture
 from trainer.mixers.natural import NaturalMixer
 from trainer.mixers.odm import ODMMixer
-from trainer.mixers.presets import MixerSettings, UnknownMixerError, mixer_settings
+from trainer.mixers.presets import Histogram, MixerSettings, UnknownMixerError, mixer_settings
 from trainer.mixers.protocol import Mixer
 from trainer.mixers.restraint import restrained, restraint
 from trainer.mixers.schedule import read_schedule
+from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
 from trainer.targets import Target, steering_target
 
@@ -36,6 +37,7 @@ class MadeMixer(NamedTuple):
 
 def make_mixer(
     mixer: str | MixerSettings,
+    corpus: Corpus,
     view: View,
     *,
     num_steps: int,
@@ -46,7 +48,7 @@ def make_mixer(
     weights_file: Path | None = None,
     capacity: float | None = None,
 ) -> MadeMixer:
-    """Build a mixer over `view`, its blend and its budget for a run of `num_steps` batches.
+    """Build a mixer over `view` of `corpus`, its blend and its budget for a run of `num_steps` batches.
 
     `basis` is what `dga-distributions` weighs (see `basis_mixtures`), `learning_rate` the function of
     the step that `doge` follows, `weights_file` what `schedule` reads, `capacity` the samples that the model
@@ -59,6 +61,8 @@ def make_mixer(
             f"the mixer {settings.method!r} steers towards a target and none was given; name one "
             "with --target NAME, or take the mixer natural or uniform."
         )
+    if target is not None and settings.histogram == "smoothed":
+        target = smoothed_target(corpus, target)
     share = _restraint(settings, view, target, capacity)
     if share is not None:
         settings = restrained(settings, share)
@@ -81,19 +85,28 @@ def make_mixer(
 
 
 def basis_mixtures(
-    corpus: Corpus, view: View, target: str, names: tuple[str, ...] = ()
+    corpus: Corpus,
+    view: View,
+    target: str,
+    names: tuple[str, ...] = (),
+    *,
+    histogram: Histogram = "counted",
 ) -> dict[str, Mixture]:
     """The histograms over `view` that `dga-distributions` weighs, by name; `target`'s comes first.
 
     `names` are target sets of the corpus or `natural`; none means all target sets and `natural`.
     """
+
+    def mixture(name: str) -> Mixture:
+        if name == "natural":
+            return Mixture.natural(view)
+        found = steering_target(corpus, name)
+        return importance_mixture(
+            view, smoothed_target(corpus, found) if histogram == "smoothed" else found
+        )
+
     wanted = dict.fromkeys([target, *(names or (*corpus.target_names, "natural"))])
-    return {
-        name: Mixture.natural(view)
-        if name == "natural"
-        else importance_mixture(view, steering_target(corpus, name))
-        for name in wanted
-    }
+    return {name: mixture(name) for name in wanted}
 
 
 def _restraint(

@@ -25,6 +25,7 @@ Surplus = Literal["mixture", "natural", "importance"]
 Toward = Literal["target", "all"]
 Replay = Literal["moving", "last"]
 Restraint = Literal["full", "capacity"]
+Histogram = Literal["counted", "smoothed"]
 
 SIGNALS: dict[Method, Signal] = {
     "natural": "nothing",
@@ -71,6 +72,9 @@ class MixerSettings:
     """Whose gradient DoGE aligns with: the target's, or the mean over all domains."""
     replay: Replay = "moving"
     """What a schedule takes of its file: weights as they moved, or the last ones from the start on."""
+    histogram: Histogram = "counted"
+    """The target's histogram over the domains: its examples as counted, or drawn towards natural proportions
+    over the tree as far as they are few (`trainer.mixers.smoothing`)."""
     importance_share: float = 0.0
     """Share of what is sampled that the target's importance-sampling histogram decides."""
     natural_share: float = 0.0
@@ -111,6 +115,13 @@ class MixerSettings:
         return self.importance_share > 0 or takes_surplus
 
     @property
+    def reads_histogram(self) -> bool:
+        """Whether the target's importance-sampling histogram decides anything."""
+        rules = ("importance", "importance-ratio", "dga-distributions")
+        read = self.method in rules or self.start == "importance"
+        return read or self.blends_histogram or self.restraint == "capacity"
+
+    @property
     def blend_moves(self) -> bool:
         """Whether what is blended in changes during a run although the rule's weights stay."""
         bounded = self.max_passes is not None
@@ -141,6 +152,8 @@ class MixerSettings:
             used += ["bregman", "toward", "start"]
         if self.method == "schedule":
             used.append("replay")
+        if self.reads_histogram:
+            used.append("histogram")
         if "start" in used and self.start == "importance":
             used.append("start_share")
         return tuple(used)
@@ -155,6 +168,7 @@ PRESETS: dict[str, MixerSettings] = {
     # The best of what was tried without tuning per target (docs/results.md).
     "importance-fading": MixerSettings(
         method="importance",
+        histogram="smoothed",
         max_passes=6,
         surplus="natural",
         repeat_decay=1.0,
@@ -166,6 +180,7 @@ PRESETS: dict[str, MixerSettings] = {
     # ability. Its reserve is there for that, however much the model can hold.
     "importance-general": MixerSettings(
         method="importance",
+        histogram="smoothed",
         max_passes=6,
         surplus="natural",
         repeat_decay=1.0,
@@ -253,6 +268,7 @@ VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "bregman": float,
     "toward": ("target", "all"),
     "replay": ("moving", "last"),
+    "histogram": ("counted", "smoothed"),
     "importance_share": float,
     "natural_share": float,
     "natural_share_end": float,
@@ -287,5 +303,6 @@ _BELONGS = {
     **dict.fromkeys(("bregman", "toward"), "it belongs to doge"),
     **dict.fromkeys(("surplus", "repeat_decay"), "it takes a bound on repetition, max_passes"),
     "restraint": "it takes a bound on repetition, max_passes, or a reserve that moves, natural_share_end",
+    "histogram": "it looks at no histogram of the target",
     "update_every": "it learns nothing, and what is blended into it does not move",
 }

@@ -73,6 +73,9 @@ class TrainConfig:
     replay: Literal["moving", "last"] | None = None
     """What a schedule takes of its file: weights as they moved, or the last ones, frozen from the start on;
     default: the mixer's."""
+    histogram: Literal["counted", "smoothed"] | None = None
+    """The target's histogram over the domains: its examples as counted, or drawn towards natural proportions
+    over the tree as far as they are few; default: the mixer's."""
     importance_share: float | None = None
     """Share of every batch that the target's importance-sampling histogram decides; default: the
     mixer's."""
