@@ -19,8 +19,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
 
 from pipeline import Corpus, TargetSet, View
 from trainer.alignment.leaf_alignment import nested_views
@@ -28,8 +26,8 @@ from trainer.targets import Target, TargetMix
 
 Floats = NDArray[np.float64]
 
-_LOG_STRENGTHS = (-6.0, 8.0)
-"""Bounds of log s; s is in examples."""
+_STRENGTHS = np.exp(np.linspace(-6, 8, 113))
+"""The values of s that are looked at, in examples: from nothing to thousands, an eighth apart."""
 
 
 def smoothed_target(corpus: Corpus, target: Target) -> Target:
@@ -68,12 +66,13 @@ def smoothed_histogram(views: Sequence[View], counts: Floats) -> Floats:
 def _likeliest_strength(counts: Floats, totals: Floats, natural: Floats) -> float:
     """s of the Dirichlet-multinomial under which `counts` of nodes with `totals` of parents are likeliest."""
     seen, totals = counts > 0, totals[totals > 0]
-    counts, natural = counts[seen], natural[seen]
+    prior = _STRENGTHS[:, None] * natural[seen]
+    children = _log_gamma(counts[seen] + prior) - _log_gamma(prior)
+    parents = _log_gamma(totals + _STRENGTHS[:, None]) - _log_gamma(_STRENGTHS[:, None])
+    return float(_STRENGTHS[np.argmax(children.sum(axis=1) - parents.sum(axis=1))])
 
-    def cost(logarithm: float) -> float:
-        strength = np.exp(logarithm)
-        prior = strength * natural
-        children = gammaln(counts + prior) - gammaln(prior)
-        return float(np.sum(gammaln(totals + strength) - gammaln(strength)) - np.sum(children))
 
-    return float(np.exp(minimize_scalar(cost, bounds=_LOG_STRENGTHS, method="bounded").x))
+def _log_gamma(values: Floats) -> Floats:
+    import torch  # slow to import, and mixers are known by name without it
+
+    return torch.lgamma(torch.from_numpy(values)).numpy()
