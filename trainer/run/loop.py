@@ -119,8 +119,8 @@ class Run:
         share = self.steering.restraint
         if share is not None and share < 1:
             self.progress.say(
-                "The model is small beside the target's domains and cannot learn them by heart: bound on "
-                f"passes and general start are {'relaxed' if share else 'left out'} (restraint {share:.2f})."
+                "The model is too small to learn all of the target's domains by heart: bound on passes and "
+                f"general start are {'relaxed' if share else 'left out'} (restraint {share:.2f})."
             )
 
     def _after_step(self, *, stop: bool) -> None:
