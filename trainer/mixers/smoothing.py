@@ -56,11 +56,11 @@ def smoothed_histogram(views: Sequence[View], counts: Floats) -> Floats:
     for coarse, fine in pairwise(views):
         parents = fine.parents_in(coarse)
         natural = fine.sizes / np.maximum(coarse.sizes, 1)[parents]
-        own, above = (view.sum_leaves(counts) * (view.sizes > 0) for view in (fine, coarse))
+        own = fine.sum_leaves(counts) * (fine.sizes > 0)
+        above = np.bincount(parents, own, coarse.k).astype(np.float64)
         strength = _likeliest_strength(own, above, natural)
         shares = shares[parents] * (own + strength * natural) / (above[parents] + strength)
-    result: Floats = shares / shares.sum()
-    return result
+    return shares
 
 
 def _likeliest_strength(counts: Floats, totals: Floats, natural: Floats) -> float:
