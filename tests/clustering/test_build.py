@@ -27,7 +27,6 @@ from clustering.errors import BuildError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
-from pipeline.errors import BraidstreamError
 from tests.clustering.conftest import KINDS, documents_of, write_lines
 from tests.servers.store_server import StoreServer
 
@@ -211,57 +210,6 @@ def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
     assert done_again(again) == ["finish"]
     assert open_corpus(config.out).target_names == (known.name, "before")
     assert again.manifest.fingerprint == first.manifest.fingerprint
-
-
-KILLED_AT_AN_OUTPUT = """
-import os, sys
-from pathlib import Path
-from clustering.build_command import main
-
-name = sys.argv.pop(1)
-replace = Path.replace
-def replace_and_die(path, target):
-    replace(path, target)
-    if str(target).endswith(name):
-        os.kill(os.getpid(), 9)
-Path.replace = replace_and_die
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize(
-    ("killed_at", "finished"),
-    [
-        ("read/unit-00000.json", ["read/unit-00000.json"]),
-        ("embed/part-00001.arrow", ["embed/part-00000.arrow", "embed/part-00001.arrow"]),
-        ("assign/part-00002.arrow", ["embed/part-00003.arrow", "assign/part-00002.arrow"]),
-        ("tokenize/part-00001.arrow", ["tokenize/part-00001.arrow"]),
-        ("order/run-00000.arrow", ["order/keys-00000.npy", "order/run-00000.arrow"]),
-        ("write/unit-00000.json", ["write/unit-00000.json", "write/shards/shard.00000.mds"]),
-        ("corpus/shards", ["write/unit-00000.json", "tokenize/part-00003.arrow"]),
-    ],
-)
-def test_a_killed_build_does_no_finished_unit_again(
-    built: BuildReport,
-    build_config: BuildConfig,
-    tmp_path: Path,
-    killed_at: str,
-    finished: list[str],
-) -> None:
-    out = tmp_path / "corpus"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_AN_OUTPUT, killed_at, *arguments(build_config, out)],
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    outputs = [out / ".build" / name for name in finished]
-    before = [path.stat().st_mtime_ns for path in outputs]
-    with pytest.raises(BraidstreamError, match="not a corpus"):
-        open_corpus(out)
-    report = build(replace(build_config, out=out), QUIET)
-    assert [path.stat().st_mtime_ns for path in outputs] == before
-    assert report.manifest.fingerprint == built.manifest.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 
 from clustering.add_config import AddConfig
 from clustering.config import BuildConfig, TargetSource
-from pipeline import open_corpus
+from pipeline import CorpusError, open_corpus
 from tests.clustering.conftest import (
     KINDS,
     documents_of,
@@ -276,6 +276,9 @@ def do_with_kills(
             assert {path: left.stamps[path] for path in before.stamps} == before.stamps
         if code == 0:
             break
+        if isinstance(config, BuildConfig) and left.stage not in ("finish", CLEANING):
+            with pytest.raises(CorpusError, match="not a corpus"):
+                open_corpus(config.folder)
         landings.append(
             Landing(
                 stage=left.stage,
