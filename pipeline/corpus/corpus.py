@@ -35,6 +35,8 @@ class TargetSet:
     name: str
     train: NDArray[Any]
     """Shape (n, tokens_per_sample): what steering may look at."""
+    train_documents: int
+    """How many documents fill `train`."""
     test: NDArray[Any]
     """Shape (m, tokens_per_sample): for measuring only; m may be 0."""
     leaf_histogram: NDArray[np.float64]
@@ -222,7 +224,13 @@ class Corpus:
                 train = read_array(self._storage, entry.train)
                 test = read_array(self._storage, entry.test) if entry.test else train[:0]
                 histogram = read_array(self._storage, entry.histogram)
-                return TargetSet(name=name, train=train, test=test, leaf_histogram=histogram)
+                return TargetSet(
+                    name=name,
+                    train=train,
+                    train_documents=entry.train_documents,
+                    test=test,
+                    leaf_histogram=histogram,
+                )
         have = ", ".join(self.target_names) or "none"
         raise CorpusError(
             f"this corpus has no target set {name!r}; it has: {have}. "

@@ -95,7 +95,9 @@ def test_samples_of_a_histogram_come_in_its_proportions(numbered_corpus: Corpus)
         [Mixture.natural(view).probabilities, Mixture.uniform(view).probabilities, one]
     )
     nothing = numbered_corpus.read(np.arange(3))
-    target = TargetSet(name="any", train=nothing, test=nothing, leaf_histogram=one)
+    target = TargetSet(
+        name="any", train=nothing, train_documents=3, test=nothing, leaf_histogram=one
+    )
     inner = AlignmentSampler(corpus=numbered_corpus, view=view, target=target, seed=3)
     drawn = DistributionSampler(inner=inner, basis=basis, sequences=50).draw(5)
     assert drawn.k == 3

@@ -162,6 +162,7 @@ def _no_target(corpus: Corpus) -> TargetSet:
     return TargetSet(
         name="all domains",
         train=nothing,
+        train_documents=0,
         test=nothing,
         leaf_histogram=np.zeros(corpus.num_leaves),
     )

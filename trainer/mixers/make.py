@@ -61,8 +61,8 @@ def make_mixer(
             f"the mixer {settings.method!r} steers towards a target and none was given; name one "
             "with --target NAME, or take the mixer natural or uniform."
         )
-    if target is not None and settings.histogram == "smoothed":
-        target = smoothed_target(corpus, target)
+    if target is not None:
+        target = _as_seen(corpus, target, settings.histogram)
     share = _restraint(settings, view, target, capacity)
     if share is not None:
         settings = restrained(settings, share)
@@ -96,17 +96,17 @@ def basis_mixtures(
 
     `names` are target sets of the corpus or `natural`; none means all target sets and `natural`.
     """
-
-    def mixture(name: str) -> Mixture:
-        if name == "natural":
-            return Mixture.natural(view)
-        found = steering_target(corpus, name)
-        return importance_mixture(
-            view, smoothed_target(corpus, found) if histogram == "smoothed" else found
-        )
-
     wanted = dict.fromkeys([target, *(names or (*corpus.target_names, "natural"))])
-    return {name: mixture(name) for name in wanted}
+    return {
+        name: Mixture.natural(view)
+        if name == "natural"
+        else importance_mixture(view, _as_seen(corpus, steering_target(corpus, name), histogram))
+        for name in wanted
+    }
+
+
+def _as_seen(corpus: Corpus, target: Target, histogram: Histogram) -> Target:
+    return smoothed_target(corpus, target) if histogram == "smoothed" else target
 
 
 def _restraint(

@@ -35,11 +35,10 @@ def smoothed_target(corpus: Corpus, target: Target) -> Target:
 
     Each of several sets is smoothed by itself.
     """
-    examples = {entry.name: entry.train_documents for entry in corpus.manifest.targets}
     views = nested_views(corpus)
 
     def smoothed(part: TargetSet) -> TargetSet:
-        counts = part.leaf_histogram * (examples[part.name] / part.leaf_histogram.sum())
+        counts = part.leaf_histogram * (part.train_documents / part.leaf_histogram.sum())
         return replace(part, leaf_histogram=smoothed_histogram(views, counts))
 
     if isinstance(target, TargetMix):
