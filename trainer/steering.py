@@ -28,6 +28,7 @@ from trainer.alignment.alignment_source import AlignmentSource, make_alignment_s
 from trainer.mixers import (
     DistributionMixer,
     MixerSettings,
+    Restraint,
     basis_mixtures,
     make_mixer,
     measuring_changes,
@@ -96,9 +97,11 @@ class Steering:
             budget=budget,
         )
         """Where the batches come from."""
-        self.restraint: float | None = restraint
-        """How far the mixer's bound and general start hold for this model, from 0 to 1; None where it does
-        not ask (`trainer.mixers.restraint`)."""
+        self.restraint: Restraint | None = restraint
+        """What became of the mixer's bound and general start for this model and run; None where it does not
+        ask (`trainer.mixers.restraint`)."""
+        self.max_passes: float | None = budget.max_passes if budget else None
+        """Bound on the passes over any domain; None is no bound."""
         self._config, self._corpus, self._target = config, corpus, target
         self._loss, self._ranks = loss, ranks
         self._step = 0
@@ -175,7 +178,9 @@ class Steering:
     def details(self) -> dict[str, Any]:
         """What the mixer says of itself beside its mixture; plain JSON types."""
         details = self._mixer.details()
-        return details if self.restraint is None else {**details, "restraint": self.restraint}
+        if self.restraint is None:
+            return details
+        return {**details, "restraint": self.restraint.share, "max_passes": self.max_passes}
 
     def state_dict(self) -> dict[str, Any]:
         """The state of mixer and stream as plain JSON types; every rank has to call it."""

@@ -14,6 +14,7 @@ from trainer.mixers import (
     DGAMixer,
     DistributionMixer,
     MixerSettings,
+    Restraint,
     UnknownMixerError,
     basis_mixtures,
     importance_mixture,
@@ -45,7 +46,7 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
         assert (mixer.ema, mixer.update_every) == (0.1 if name == "dga-ema" else 1.0, 25)
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
-    assert restraint == (1.0 if name == "importance-fading" else None)
+    assert restraint == (Restraint(share=1, passes=1) if name == "importance-fading" else None)
     reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 1.0}
     assert blend.natural_share == reserve.get(name, 0.0)
     assert blend.moves == (name in six)

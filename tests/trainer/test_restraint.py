@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from trainer import Steering, SteeringConfig, TrainConfig, train
 from trainer.mixers import (
     PRESETS,
     MixerSettings,
+    Restraint,
     UnknownMixerError,
     importance_mixture,
     smoothed_target,
@@ -25,7 +27,7 @@ from trainer.mixers.restraint import restrained, restraint
 FADING = PRESETS["importance-fading"]
 
 
-def test_it_compares_the_samples_that_are_drawn_with_those_that_a_model_holds(
+def test_the_general_start_gives_way_to_the_samples_that_a_model_cannot_hold(
     corpus: Corpus,
 ) -> None:
     view = corpus.domains(k=3)
@@ -34,29 +36,54 @@ def test_it_compares_the_samples_that_are_drawn_with_those_that_a_model_holds(
     samples = 1 / (0.25**2 / one + 0.75**2 / two)
     assert three > 0
     for ratio, expected in [(0.01, 1), (0.15, 1), (0.575, 0.5), (0.915, 0.1), (1, 0), (20, 0)]:
-        assert restraint(histogram, samples / ratio) == pytest.approx(expected)
+        found = restraint(histogram, capacity=samples / ratio, drawn=1, max_passes=6)
+        assert found.share == pytest.approx(expected)
+        assert found.passes == (1 if found.share else math.inf)
 
 
-def test_natural_proportions_are_drawn_from_every_sample(corpus: Corpus) -> None:
-    natural = Mixture.natural(corpus.domains(k=12))
-    assert restraint(natural, corpus.num_samples / 0.575) == pytest.approx(0.5)
+def test_the_bound_gives_way_to_worn_text_that_a_model_cannot_hold(corpus: Corpus) -> None:
+    view = corpus.domains(k=3)
+    one, two, _ = map(int, view.sizes)
+    histogram = Mixture.from_weights(view, np.array([0.3, 0.7, 0.0]))
+    once_over_one, once_over_two = one / 0.3, two / 0.7
+    assert once_over_two < once_over_one
+    for drawn, worn in [
+        (5.9 * once_over_two, 0),
+        (6.1 * once_over_two, two),
+        (6.1 * once_over_one, one + two),
+    ]:
+        for ratio, expected in [(0.1, 1), (0.15, 1), (0.2, 1 + 2 / 3), (0.3, 3), (0.5, 3)]:
+            found = restraint(
+                histogram, capacity=(worn or one) / ratio, drawn=round(drawn), max_passes=6
+            )
+            assert found.passes == pytest.approx(expected if worn else 1)
 
 
-def test_half_of_it_is_twice_the_passes_and_half_the_reserve() -> None:
-    half = restrained(FADING, 0.5)
-    assert half == replace(FADING, max_passes=12, natural_share=0.15)
-    assert restrained(FADING, 1.0) == FADING
+def test_what_would_be_drawn_often_may_be_drawn_a_third_more_often(corpus: Corpus) -> None:
+    """Natural proportions are drawn from every sample, so a pass is the whole corpus."""
+    natural, n = Mixture.natural(corpus.domains(k=12)), corpus.num_samples
+    for repeated, passes in [(0.1, 1), (18, 1), (21, 7 / 6), (24, 4 / 3), (1000, 4 / 3)]:
+        found = restraint(natural, capacity=100 * n, drawn=int(repeated * n), max_passes=6)
+        assert (found.share, found.passes) == (1, pytest.approx(passes))  # type: ignore[comparison-overlap]
+    assert restraint(natural, capacity=2 * n, drawn=1000 * n, max_passes=6).passes == 3
+    assert math.isinf(restraint(natural, capacity=n, drawn=1000 * n, max_passes=6).passes)
+
+
+def test_bound_and_reserve_give_way_apart() -> None:
+    by = Restraint(share=0.5, passes=3)
+    assert restrained(FADING, by) == replace(FADING, max_passes=18, natural_share=0.15)
+    assert restrained(FADING, Restraint(share=1, passes=1)) == FADING
     ends_higher = replace(FADING, natural_share=0.5, natural_share_end=0.1)
-    assert restrained(ends_higher, 0.5).natural_share == pytest.approx(0.3)
+    assert restrained(ends_higher, by).natural_share == pytest.approx(0.3)
     kept = MixerSettings(method="importance", max_passes=8, natural_share=0.9)
-    assert restrained(kept, 0.5) == replace(kept, max_passes=16)
+    assert restrained(kept, by) == replace(kept, max_passes=24)
 
 
 def test_a_model_that_can_hold_nothing_samples_by_importance(corpus: Corpus) -> None:
     made = make(corpus, "importance-fading", k=12, capacity=0.5)
     seen = smoothed_target(corpus, corpus.target("alpha"))
     wanted = importance_mixture(corpus.domains(k=12), seen)
-    assert made.restraint == 0
+    assert made.restraint == Restraint(share=0, passes=math.inf)
     assert made.budget is None
     for step in (0, 25, 49):
         drawn = np.full(12, 10 * step)
@@ -75,9 +102,14 @@ def test_steering_counts_a_token_for_each_parameter_that_is_trained(corpus: Corp
             parameter.requires_grad_(trained)
         parameters = sum(p.numel() for p in loss.parameters() if p.requires_grad)
         steering = Steering(corpus, config, loss)
-        assert steering.restraint == restraint(wanted, parameters / corpus.tokens_per_sample)
-        assert steering.details()["restraint"] == steering.restraint
-        shares.append(steering.restraint)
+        capacity = parameters / corpus.tokens_per_sample
+        assert steering.restraint == restraint(
+            wanted, capacity=capacity, drawn=50 * 8, max_passes=6
+        )
+        details = steering.details()
+        assert details["restraint"] == steering.restraint.share
+        assert details["max_passes"] == steering.max_passes
+        shares.append(steering.restraint.share)
     assert shares[0] > shares[1]
 
 
@@ -91,10 +123,15 @@ def test_a_run_says_that_it_holds_back_less(
     config = replace(config, mixer="importance-fading", update_every=None, steps=2)
     train(corpus, config, tmp_path / "able")
     assert "by heart" not in capsys.readouterr().out
-    monkeypatch.setattr("trainer.mixers.make.restraint", lambda histogram, capacity: 0.25)
-    train(corpus, config, tmp_path / "small")
-    assert "relaxed (restraint 0.25)" in " ".join(capsys.readouterr().out.split())
-    assert records(tmp_path / "small", "mixture")[0]["restraint"] == 0.25
+    for passes, said in ((1.25, "up to 7.5 passes"), (math.inf, "no bound on passes")):
+        found = Restraint(share=0.25, passes=passes)
+        monkeypatch.setattr("trainer.mixers.make.restraint", lambda _, found=found, **run: found)
+        train(corpus, config, tmp_path / str(passes))
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"{said}, general start at 25% of its size" in told
+        mixture = records(tmp_path / str(passes), "mixture")[0]
+        assert mixture["restraint"] == 0.25
+        assert mixture["max_passes"] == (None if math.isinf(passes) else 7.5)
 
 
 def test_without_a_model_to_compare_with_it_says_so(corpus: Corpus) -> None:

@@ -20,6 +20,7 @@ from trainer.mixers.presets import (
     no_difference,
 )
 from trainer.mixers.protocol import Mixer, Signal
+from trainer.mixers.restraint import Restraint
 from trainer.mixers.schedule import ScheduleMixer, read_schedule
 from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
@@ -40,6 +41,7 @@ __all__ = [
     "MixerSettings",
     "NaturalMixer",
     "ODMMixer",
+    "Restraint",
     "ScheduleMixer",
     "Signal",
     "UniformMixer",

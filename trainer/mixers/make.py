@@ -18,7 +18,7 @@ from trainer.mixers.natural import NaturalMixer
 from trainer.mixers.odm import ODMMixer
 from trainer.mixers.presets import Histogram, MixerSettings, UnknownMixerError, mixer_settings
 from trainer.mixers.protocol import Mixer
-from trainer.mixers.restraint import restrained, restraint
+from trainer.mixers.restraint import Restraint, restrained, restraint
 from trainer.mixers.schedule import read_schedule
 from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
@@ -31,8 +31,8 @@ class MadeMixer(NamedTuple):
     mixer: Mixer
     blend: Blend
     budget: RepetitionBudget | None
-    restraint: float | None
-    """How far bound and moving reserve hold, from 0 to 1; None where that is not asked for."""
+    restraint: Restraint | None
+    """What became of bound and moving reserve; None where that was not asked for."""
 
 
 def make_mixer(
@@ -63,9 +63,9 @@ def make_mixer(
         )
     if target is not None:
         target = _as_seen(corpus, target, settings.histogram)
-    share = _restraint(settings, view, target, capacity)
-    if share is not None:
-        settings = restrained(settings, share)
+    held = _restraint(settings, view, target, capacity, drawn=num_steps * batch_size)
+    if held is not None:
+        settings = restrained(settings, held)
     budget = _budget(settings, num_steps)
     blend = Blend(
         num_steps=num_steps,
@@ -81,7 +81,7 @@ def make_mixer(
         surplus_to_histogram=budget is not None and settings.surplus == "importance",
     )
     rule = _rule(settings, view, target, basis, learning_rate, weights_file)
-    return MadeMixer(rule, blend, budget, share)
+    return MadeMixer(rule, blend, budget, held)
 
 
 def basis_mixtures(
@@ -110,8 +110,13 @@ def _as_seen(corpus: Corpus, target: Target, histogram: Histogram) -> Target:
 
 
 def _restraint(
-    settings: MixerSettings, view: View, target: Target | None, capacity: float | None
-) -> float | None:
+    settings: MixerSettings,
+    view: View,
+    target: Target | None,
+    capacity: float | None,
+    *,
+    drawn: int,
+) -> Restraint | None:
     if settings.restraint == "full":
         return None
     if capacity is None:
@@ -120,7 +125,12 @@ def _restraint(
             "that it can learn by heart, or take restraint='full'."
         )
     assert target is not None, "needs_target was looked at"
-    return restraint(importance_mixture(view, target), capacity)
+    return restraint(
+        importance_mixture(view, target),
+        capacity=capacity,
+        drawn=drawn,
+        max_passes=settings.max_passes,
+    )
 
 
 def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:

@@ -24,7 +24,6 @@ Start = Literal["natural", "importance", "uniform"]
 Surplus = Literal["mixture", "natural", "importance"]
 Toward = Literal["target", "all"]
 Replay = Literal["moving", "last"]
-Restraint = Literal["full", "capacity"]
 Histogram = Literal["counted", "smoothed"]
 
 SIGNALS: dict[Method, Signal] = {
@@ -87,7 +86,7 @@ class MixerSettings:
     """Who gets what a domain at its bound leaves."""
     repeat_decay: float = 0.0
     """Power to which what is left of a domain's budget multiplies its weight; 0 is none."""
-    restraint: Restraint = "full"
+    restraint: Literal["full", "capacity"] = "full"
     """Whether the bound on passes and a reserve that moves hold as they are set, or as far as the model could
     learn the target's domains by heart (`trainer.mixers.restraint`)."""
 

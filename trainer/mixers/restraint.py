@@ -3,19 +3,28 @@
 A bound on passes and general text first pay where a model can learn the target's domains by heart, and cost
 where it cannot. A transformer stores some 3.6 bits a parameter (arXiv 2505.24832), and a token of text is
 about as many, so a model with P trained parameters holds P tokens. With the target's histogram h over domains
-of n_i samples,
+of n_i samples, T samples drawn in the whole run and a bound of E passes,
 
-    U = 1 / Σ_i h_i² / n_i          samples that importance sampling spreads its draws over
-    r = U / capacity                capacity = P / tokens of a sample
-    φ = min(1, (1 - r) / 0.85), at least 0
+    capacity = P / tokens of a sample
+    U = 1 / Σ_i h_i² / n_i                    samples that importance sampling spreads its draws over
+    R = T / U                                 how often it would draw each of them
+    W = Σ n_i where T h_i / n_i > E           samples of the domains that the bound is there for
 
-and a bound of E passes becomes E / φ, a reserve that runs from s to s_end starts at s_end + φ (s - s_end).
-Up to r = 0.15 nothing changes; from 1 on it is plain importance sampling.
+    φ = (1 - U / capacity) / 0.85             within 0 and 1
+    ψ = (W / capacity - 0.15) / 0.15          within 0 and 1
+
+    reserve   from s_end + φ (s - s_end) to s_end, where s to s_end was set
+    passes    E · max(1 + 2 ψ, R / 18 but at most 4/3); no bound at φ = 0
+
+A model that holds all of W is bound to E passes, a third more where R is 24 and more, since general text
+stands between two of them; one that holds less than a third of W, to three times E; and from U = capacity
+on it is plain importance sampling.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,24 +32,53 @@ from pipeline import Mixture
 from trainer.mixers.presets import MixerSettings
 
 _FULL_UP_TO = 0.15
-"""Two more passes cost most where r was .13 and .16, nothing where it was .3 (docs/results.md)."""
+"""U and W over capacity up to which nothing gives way: with a ratio of .13 two more passes cost 0.09 nats."""
+_MOST_PASSES_FROM = 0.3
+_MOST_PASSES = 3.0
+"""18 passes instead of 8 gained 0.17 nats where W was .30 and .37 of the capacity (docs/results.md)."""
+_REPEATED = 18
+_MORE_WHERE_REPEATED = 4 / 3
+"""Eight passes instead of six gained 0.03 at R = 25, 0.01 at 33, and cost 0.01 and 0.05 at 16 and 14."""
 
 
-def restraint(histogram: Mixture, capacity: float) -> float:
-    """φ, from 0 to 1, of a model that can hold `capacity` samples."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restraint:
+    """What becomes of a mixer's bound and reserve."""
+
+    share: float
+    """φ: 1 leaves a reserve as it was set, 0 takes it away."""
+    passes: float
+    """What a bound on passes is multiplied by; infinity is no bound."""
+
+
+def restraint(
+    histogram: Mixture, *, capacity: float, drawn: int, max_passes: float | None
+) -> Restraint:
+    """For a model that can hold `capacity` samples, in a run that draws `drawn`; arguments as set."""
     weights, sizes = histogram.probabilities, histogram.view.sizes
     wanted = weights > 0
-    samples = 1 / float(np.sum(weights[wanted] ** 2 / sizes[wanted]))
-    return min(1.0, max(0.0, 1 - samples / capacity) / (1 - _FULL_UP_TO))
+    weights, sizes = weights[wanted], sizes[wanted]
+    samples = 1 / float(np.sum(weights**2 / sizes))
+    share = _within(0, 1, (1 - samples / capacity) / (1 - _FULL_UP_TO))
+    if max_passes is None or share == 0:
+        return Restraint(share=share, passes=math.inf)
+    worn = float(sizes[drawn * weights > max_passes * sizes].sum())
+    relaxed = _within(0, 1, (worn / capacity - _FULL_UP_TO) / (_MOST_PASSES_FROM - _FULL_UP_TO))
+    often = _within(1, _MORE_WHERE_REPEATED, drawn / samples / _REPEATED)
+    return Restraint(share=share, passes=max(1 + (_MOST_PASSES - 1) * relaxed, often))
 
 
-def restrained(settings: MixerSettings, share: float) -> MixerSettings:
-    """`settings` with bound and moving reserve relaxed to φ = `share`."""
+def restrained(settings: MixerSettings, by: Restraint) -> MixerSettings:
+    """`settings` with bound and moving reserve as `by` says."""
     if settings.natural_share_end is not None:
         end = settings.natural_share_end
-        settings = replace(settings, natural_share=end + share * (settings.natural_share - end))
+        settings = replace(settings, natural_share=end + by.share * (settings.natural_share - end))
     if settings.max_passes is None:
         return settings
-    if share == 0:
+    if math.isinf(by.passes):
         return replace(settings, max_passes=None, repeat_decay=0.0)
-    return replace(settings, max_passes=settings.max_passes / share)
+    return replace(settings, max_passes=settings.max_passes * by.passes)
+
+
+def _within(low: float, high: float, value: float) -> float:
+    return min(high, max(low, value))

@@ -116,11 +116,12 @@ class Run:
         return self._finish()
 
     def _tell_restraint(self) -> None:
-        share = self.steering.restraint
-        if share is not None and share < 1:
+        held, passes = self.steering.restraint, self.steering.max_passes
+        if held is not None and held.share < 1:
+            bound = "no bound on passes" if passes is None else f"up to {passes:.1f} passes"
             self.progress.say(
-                "The model is too small to learn all of the target's domains by heart: bound on passes and "
-                f"general start are {'relaxed' if share else 'left out'} (restraint {share:.2f})."
+                "The model is too small to learn all of the target's domains by heart: "
+                f"{bound}, general start at {held.share:.0%} of its size."
             )
 
     def _after_step(self, *, stop: bool) -> None:
