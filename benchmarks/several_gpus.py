@@ -98,11 +98,11 @@ class Bench:
         trial: Trial,
         config: dict[str, Any],
         gpus: int,
-        profiled: tuple[int, int] | None = None,
+        profiled: dict[str, tuple[int, int]] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Begin or continue the run in `out`; torchrun may restart it once.
 
-        `profiled`: the first step, and how many, of which the first rank says what its GPU did.
+        `profiled`: the first step, and how many, of which the first rank says what its GPU did, by name.
         """
         out.mkdir(exist_ok=True)
         told = {
@@ -121,8 +121,7 @@ class Bench:
         """Speed, overhead and waiting of one run, and the steps at which its ranks' mixtures differed."""
         out = self.folder / trial.name
         started = time.perf_counter()
-        last = (trial.steps - self.window + 2, self.window - 2)  # of the window that does not count
-        profiled = last if self.window > 2 else None
+        profiled = self.profiled(trial)
         finish(self.start(out, trial, self.config(trial), trial.gpus, profiled))
         seconds = time.perf_counter() - started
         records, _ = read_metrics(out / "metrics.jsonl")
@@ -133,7 +132,8 @@ class Bench:
         for each in logged:
             has_one = each["step"] > self.window and each["step"] % self.update_every == self.window
             (measured if has_one else plain).append(tokens / each["tokens_per_second"])
-        extra = [each - median(plain) for each in measured[1:]]  # the first one compiles
+        counted = measured[1 : -1 if profiled else None]  # the first one compiles
+        extra = [each - median(plain) for each in counted]
         notes = read_notes(out, trial.gpus)
         return {
             **asdict(trial),
@@ -147,8 +147,18 @@ class Bench:
             "steps": len(notes),
             "mixtures": len({digest for digests, _ in notes.values() for digest in digests}),
             "steps_that_differ": sum(len(digests) > 1 for digests, _ in notes.values()),
-            "kernels_ms": top_kernels(out / "kernels.json"),
+            **top_of_profile(out / "profile.json"),
             "seconds": seconds,
+        }
+
+    def profiled(self, trial: Trial) -> dict[str, tuple[int, int]] | None:
+        """The last measurement with a step before and after it, and the steps of the last window."""
+        if self.window < 4:
+            return None
+        last = trial.steps - self.window
+        return {
+            "measurement": ((last - 1) // self.update_every * self.update_every, 2),
+            "steps": (last + 2, self.window - 2),
         }
 
     def restart(self, trial: Trial) -> dict[str, Any]:
@@ -188,14 +198,24 @@ class Bench:
         }
 
 
-def top_kernels(path: Path) -> dict[str, float]:
-    """Milliseconds a step of all kernels, of those that exchange data, and of the five longest."""
-    if not path.exists():
-        return {}
-    found = json.loads(path.read_text("utf-8"))
-    exchange = sum(ms for name, ms in found.items() if name.startswith("nccl"))
-    longest = sorted(found.items(), key=lambda pair: -pair[1])[:5]
-    return {"all": sum(found.values()), "nccl": exchange, **dict(longest)}
+def top_of_profile(path: Path) -> dict[str, Any]:
+    """By range: milliseconds a step of all kernels, of those that exchange data, and of the longest."""
+    found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return {
+        f"{name}_ms": {
+            "all": sum(each["kernels"].values()),
+            "nccl": sum(ms for key, ms in each["kernels"].items() if key.startswith("nccl")),
+            "kernels": longest(each["kernels"]),
+            "calls": longest(each["calls"]),
+            **each["memory"],
+        }
+        for name, each in found.items()
+    }
+
+
+def longest(times: dict[str, float]) -> dict[str, float]:
+    """The five longest."""
+    return dict(sorted(times.items(), key=lambda pair: -pair[1])[:5])
 
 
 def finish(run: subprocess.Popen[bytes]) -> None:
@@ -278,8 +298,8 @@ def step_and_kernels(line: dict[str, Any]) -> str:
     """Milliseconds a step, and for how many of them the first GPU computed and exchanged."""
     tokens = line["tokens_per_step"]
     spent = f"{1e3 * tokens / line['tokens_per_second']:.1f}"
-    of_kernels = line["kernels_ms"]
-    return f"{spent} ({of_kernels['all']:.1f}, {of_kernels['nccl']:.1f})" if of_kernels else spent
+    kernels = line.get("steps_ms")
+    return f"{spent} ({kernels['all']:.1f}, {kernels['nccl']:.1f})" if kernels else spent
 
 
 def main() -> None:

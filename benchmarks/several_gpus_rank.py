@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import DeviceType, profile, schedule
+from torch.profiler import DeviceType, ProfilerAction, profile
 
 from pipeline import MixtureStream, open_corpus
 from pipeline.samples.batch import Batch
@@ -45,37 +45,55 @@ class NotedStream:
         return getattr(self._stream, name)
 
 
-class Kernels:
-    """Writes which kernels ran, for how many milliseconds a step, in `steps` steps from `first` on."""
+class Profile:
+    """Writes what the GPU did and what this process called of it, in milliseconds a step, in some ranges."""
 
-    def __init__(self, first: int, steps: int, path: Path) -> None:
-        self._before, self._steps, self._path = first - 1, steps, path
-        self._profiler = profile(
-            schedule=schedule(wait=first - 1, warmup=1, active=steps, repeat=1),
-            on_trace_ready=self._write,
-        )
+    def __init__(self, ranges: dict[str, tuple[int, int]], path: Path) -> None:
+        """`ranges`: their first step and how many there are, by name; apart and in order."""
+        self._ranges, self._path, self._found = ranges, path, dict[str, Any]()
+        self._before = 0
+        self._profiler = profile(schedule=self._action, on_trace_ready=self._write)
 
     def before_step(self) -> None:
         """Count; the steps that are looked at begin on an idle GPU and end on one."""
-        self._before -= 1
-        if self._before < 0:
+        self._before += 1
+        near = (first - 1 <= self._before <= first + n for first, n in self._ranges.values())
+        if torch.cuda.is_available() and any(near):
             torch.cuda.synchronize()
         self._profiler.step()
 
-    def __enter__(self) -> Kernels:
+    def __enter__(self) -> Profile:
         self._profiler.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._profiler.__exit__(*error)
 
+    def _action(self, step: int) -> ProfilerAction:
+        for first, steps in self._ranges.values():
+            if step == first - 1:
+                return ProfilerAction.WARMUP
+            if first <= step < first + steps - 1:
+                return ProfilerAction.RECORD
+            if step == first + steps - 1:
+                return ProfilerAction.RECORD_AND_SAVE
+        return ProfilerAction.NONE
+
     def _write(self, found: profile) -> None:
-        of_kernels = {
-            each.key: each.self_device_time_total / 1e3 / self._steps
-            for each in found.key_averages()
-            if each.device_type == DeviceType.CUDA and not each.is_user_annotation
+        name = list(self._ranges)[len(self._found)]
+        kernels, calls = dict[str, float](), dict[str, float]()
+        for each in found.key_averages():
+            if each.device_type == DeviceType.CUDA and not each.is_user_annotation:
+                kernels[each.key] = each.self_device_time_total / 1e3 / self._ranges[name][1]
+            elif each.device_type == DeviceType.CPU and each.key.startswith("cuda"):
+                calls[each.key] = each.self_cpu_time_total / 1e3 / self._ranges[name][1]
+        memory = torch.cuda.memory_stats() if torch.cuda.is_available() else {}
+        self._found[name] = {
+            "kernels": kernels,
+            "calls": calls,
+            "memory": {key: memory.get(key) for key in ("num_device_alloc", "num_alloc_retries")},
         }
-        self._path.write_text(json.dumps(of_kernels), encoding="utf-8")
+        self._path.write_text(json.dumps(self._found), encoding="utf-8")
 
 
 def main() -> None:
@@ -92,9 +110,9 @@ def main() -> None:
         (out / f"rank{ranks.rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
         profiling: AbstractContextManager[Any] = nullcontext()
         before_step: Callable[[], None] = nothing
-        if told["profiled"] and ranks.is_first and torch.cuda.is_available():
-            profiling = kernels = Kernels(*told["profiled"], out / "kernels.json")
-            before_step = kernels.before_step
+        if told["profiled"] and ranks.is_first:
+            profiling = found = Profile(told["profiled"], out / "profile.json")
+            before_step = found.before_step
         run.stream = NotedStream(  # type: ignore[assignment]
             run.stream, out / f"rank{ranks.rank}.jsonl", before_step
         )
