@@ -22,7 +22,7 @@ from tests.pipeline.noise import (
     store_and_die,
     store_without_end,
 )
-from tests.pipeline.processes import quick_processes
+from tests.processes import stream_processes
 
 NOISE = Noise(12, 20_000)
 EVERYTHING = np.arange(NOISE.num_blocks)
@@ -30,7 +30,7 @@ EVERYTHING = np.arange(NOISE.num_blocks)
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    return quick_processes()
+    return stream_processes()
 
 
 class CacheMachine(RuleBasedStateMachine):

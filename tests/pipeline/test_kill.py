@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_corpus
-from tests.pipeline.processes import quick_processes
 from tests.pipeline.remote_corpus import start_stream, upload, write_small_corpus
 from tests.pipeline.trainee import note, train
+from tests.processes import stream_processes
 from tests.servers.store_server import StoreServer
 
 NEVER_ENDING = 10**9
@@ -102,7 +102,7 @@ def new_run(
     runs: list[Run] = []
 
     def new_run(name: str) -> Run:
-        runs.append(Run(quick_processes(), address, tmp_path, name))
+        runs.append(Run(stream_processes(), address, tmp_path, name))
         return runs[-1]
 
     yield new_run

@@ -19,8 +19,8 @@ from pipeline.corpus.manifest import FileEntry, file_entry
 from pipeline.storage.remote import RemoteStorage
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
 from tests.corpora import position_of
-from tests.pipeline.processes import quick_processes
 from tests.pipeline.remote_corpus import BLOCK_BYTES, SAMPLE_BYTES, upload, write_small_corpus
+from tests.processes import stream_processes
 from tests.servers.fault_proxy import Fault, FaultProxy
 from tests.servers.store_server import StoreServer
 
@@ -152,7 +152,7 @@ def read_in_a_process(address: str, cache: Path, results: Any) -> None:
 def test_processes_that_start_together_download_everything_once(
     address: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    context: ForkServerContext = quick_processes()
+    context: ForkServerContext = stream_processes()
     results = context.SimpleQueue()
     readers = [
         context.Process(target=read_in_a_process, args=(address, tmp_path, results))

@@ -15,7 +15,7 @@ from pipeline.transfer.pull import pull
 from pipeline.transfer.push import push
 from pipeline.transfer_command import pull as pull_command
 from tests.corpora import add_segment, position_of, write_corpus
-from tests.pipeline.processes import quick_processes
+from tests.processes import stream_processes
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.store_server import StoreServer
 
@@ -97,7 +97,7 @@ def test_a_new_version_begins_with_the_cached_blocks_of_the_earlier_one(
 ) -> None:
     push(folder, address)
     # While a process uses it, a cache is left alone.
-    process = quick_processes().Process(target=read_all, args=(address, tmp_path))
+    process = stream_processes().Process(target=read_all, args=(address, tmp_path))
     process.start()
     process.join()
     assert process.exitcode == 0

@@ -8,13 +8,21 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.multiprocessing import start_processes
 
+from tests.processes import quick_processes
 from tests.servers.store_server import free_ports
 
 
 def free_port() -> int:
     """A port that nobody listens on right now."""
     return free_ports(1)[0]
+
+
+def start_ranks(function: Callable[..., None], *args: Any, count: int) -> None:
+    """Call `function(rank, *args)` in `count` processes, and wait for all of them."""
+    quick_processes("tests.trainer.ranks", "trainer", "torch.distributed.fsdp")
+    start_processes(function, args=args, nprocs=count, start_method="forkserver")
 
 
 def become_rank(rank: int, world_size: int, port: int) -> None:

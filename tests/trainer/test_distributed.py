@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pipeline import Batch, Corpus, open_corpus
-from tests.trainer.ranks import become_rank, free_port, note_graphs
+from tests.trainer.ranks import become_rank, free_port, note_graphs, start_ranks
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
 from trainer.run.distributed import joined_ranks
@@ -54,8 +54,8 @@ def test_ranks_agree_to_the_bit_and_with_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
-    multiprocessing.spawn(_train_as_rank, args=(free_port(), corpus.path, config, two, 2), nprocs=2)
-    multiprocessing.spawn(_train_as_rank, args=(free_port(), corpus.path, config, one, 1), nprocs=1)
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, two, 2, count=2)
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, one, 1, count=1)
     first, second, alone = (
         torch.load(tmp_path / name, weights_only=True)
         for name in ("two-rank0.pt", "two-rank1.pt", "one-rank0.pt")
@@ -78,9 +78,7 @@ def test_a_run_continues_on_another_number_of_ranks(
 
     with power_cut_at(15):
         train(corpus, config, tmp_path / "run", quiet=True)
-    multiprocessing.spawn(
-        _train_as_rank, args=(free_port(), corpus.path, config, tmp_path / "run", 2), nprocs=2
-    )
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, tmp_path / "run", 2, count=2)
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
@@ -94,9 +92,7 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
 
     sharded = replace(config, mixer="dga", data_parallel="shard", checkpoint_every=10)
     for name, run in [("sharded", sharded), ("whole", replace(sharded, data_parallel="replicate"))]:
-        multiprocessing.spawn(
-            _train_as_rank, args=(free_port(), corpus.path, run, tmp_path / name, 2), nprocs=2
-        )
+        start_ranks(_train_as_rank, free_port(), corpus.path, run, tmp_path / name, 2, count=2)
     first, second, whole = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for name in ("sharded-rank0", "sharded-rank1", "whole-rank0")
@@ -132,9 +128,7 @@ def test_a_sharded_run_is_the_same_compiled_head_and_loss_included(
 
     plain = replace(config, mixer="dga", data_parallel="shard", compile="off")
     for name, run in [("plain", plain), ("compiled", replace(plain, compile="on"))]:
-        multiprocessing.spawn(
-            _train_compiled, args=(free_port(), corpus.path, run, tmp_path / name), nprocs=2
-        )
+        start_ranks(_train_compiled, free_port(), corpus.path, run, tmp_path / name, count=2)
     first, second, expected, graphs = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for name in ("compiled-rank0", "compiled-rank1", "plain-rank0", "compiled-graphs0")
@@ -159,11 +153,9 @@ def test_ranks_agree_when_a_compiled_run_is_scored_in_parts(
 ) -> None:
     alone = replace(config, estimator="probe", probe_every=4, batch_size=16, compile="off")
     arguments = (free_port(), corpus.path, alone, tmp_path / "alone", 1)
-    multiprocessing.spawn(_train_as_rank, args=arguments, nprocs=1)
+    start_ranks(_train_as_rank, *arguments, count=1)
     run = replace(alone, compile="on")
-    multiprocessing.spawn(
-        _train_compiled, args=(free_port(), corpus.path, run, tmp_path / "ranks"), nprocs=2
-    )
+    start_ranks(_train_compiled, free_port(), corpus.path, run, tmp_path / "ranks", count=2)
     first, second, expected = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for name in ("ranks-rank0", "ranks-rank1", "alone-rank0")
@@ -201,7 +193,7 @@ def test_compiled_gradients_come_in_buckets_even_after_a_measurement(
     for mode in ("on", "off"):
         run = replace(config, compile=mode)  # type: ignore[arg-type]
         arguments = (free_port(), corpus.path, run, tmp_path / mode, 2)
-        multiprocessing.spawn(_learn_after_measuring, args=arguments, nprocs=2)
+        start_ranks(_learn_after_measuring, *arguments, count=2)
     first, second, expected = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for name in ("on-rank0", "on-rank1", "off-rank0")

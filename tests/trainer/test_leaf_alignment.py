@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, open_corpus
-from tests.trainer.ranks import become_rank, free_port
+from tests.trainer.ranks import become_rank, free_port, start_ranks
 from tests.trainer.test_run import assert_same_run, power_cut_at, records
 from tests.trainer.test_steering import make_model
 from trainer import SteeringConfig, TrainConfig, train
@@ -274,9 +273,7 @@ def _plain_loop(steering: Steering, loss: TokenLoss, ranks: Any) -> list[np.ndar
 def test_ranks_agree_to_the_bit_and_with_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
-    multiprocessing.spawn(
-        _train_as_rank, args=(free_port(), corpus.path, config, tmp_path), nprocs=2
-    )
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, tmp_path, count=2)
     for name, source in SOURCES.items():
         first, second = (
             torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
-from tests.trainer.ranks import become_rank, free_port, note_graphs
+from tests.trainer.ranks import become_rank, free_port, note_graphs, start_ranks
 from tests.trainer.tiny_models import PAD, gpt, learned_loss, some_tokens
 from trainer.alignment.alignment import AlignmentSamples, Probe
 from trainer.alignment.difference import DifferenceEstimator
@@ -92,9 +91,7 @@ def _measure_as_rank(rank: int, world_size: int, port: int, out: Path, compiled:
 def test_sharded_scores_are_those_of_one_process(
     tmp_path: Path, world_size: int, compiled: bool
 ) -> None:
-    multiprocessing.spawn(
-        _measure_as_rank, args=(world_size, free_port(), tmp_path, compiled), nprocs=world_size
-    )
+    start_ranks(_measure_as_rank, world_size, free_port(), tmp_path, compiled, count=world_size)
     endings = [
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(world_size)
     ]
@@ -132,4 +129,4 @@ def _refusals(rank: int, port: int) -> None:
 
 
 def test_what_a_sharded_model_cannot_have_is_refused() -> None:
-    multiprocessing.spawn(_refusals, args=(free_port(),), nprocs=1)
+    start_ranks(_refusals, free_port(), count=1)

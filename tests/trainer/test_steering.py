@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
-from tests.trainer.ranks import become_rank, free_port
+from tests.trainer.ranks import become_rank, free_port, start_ranks
 from trainer import Steering, SteeringConfig
 from trainer.alignment.alignment_source import AlignmentError
 from trainer.model import GPT, GPTConfig, TokenLoss
@@ -177,10 +176,8 @@ def _steer_as_rank(
 def test_every_rank_ends_with_the_same_bits(
     corpus: Corpus, tmp_path: Path, world_size: int, mixer: str
 ) -> None:
-    multiprocessing.spawn(
-        _steer_as_rank,
-        args=(free_port(), corpus.path, mixer, tmp_path, world_size),
-        nprocs=world_size,
+    start_ranks(
+        _steer_as_rank, free_port(), corpus.path, mixer, tmp_path, world_size, count=world_size
     )
     ranks = [np.load(tmp_path / f"rank{rank}.npz") for rank in range(world_size)]
     for other in ranks[1:]:

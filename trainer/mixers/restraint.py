@@ -16,9 +16,10 @@ of n_i samples, T samples drawn in the whole run and a bound of E passes,
     reserve   from s_end + φ (s - s_end) to s_end, where s to s_end was set
     passes    E · max(1 + 2 ψ, R / 18 but at most 4/3); no bound at φ = 0
 
-A model that holds all of W is bound to E passes, a third more where R is 24 and more, since general text
-stands between two of them; one that holds less than a third of W, to three times E; and from U = capacity
-on it is plain importance sampling.
+So E passes are allowed where W is a small part of what the model can hold, three times E where it is 0.3
+and more of it, beside all else that there is to learn, and a third more than E at least where R is 24 and
+more, since so much general text stands between two passes. From U = capacity on it is plain importance
+sampling.
 """
 
 from __future__ import annotations

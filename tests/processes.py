@@ -1,0 +1,25 @@
+"""Processes that start quickly, for tests that start, and kill, many of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+
+
+def quick_processes(*modules: str) -> ForkServerContext:
+    """Processes are forked from one that has imported `modules`, and has used none of it."""
+    wanted = list(modules)
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._preload_modules != wanted:
+        server._stop()  # the next process starts another
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(wanted)
+    return context
+
+
+def stream_processes() -> ForkServerContext:
+    """For readers of streams."""
+    return quick_processes(
+        "tests.pipeline.noise", "tests.pipeline.trainee", "obstore", "torch.utils.data"
+    )
