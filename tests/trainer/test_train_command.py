@@ -18,6 +18,7 @@ import torch
 
 from pipeline import Corpus, open_corpus
 from tests.corpora import add_segment
+from tests.trainer.ranks import become_rank, free_port, start_ranks
 from tests.trainer.test_run import assert_same_run, records
 from trainer.run.run_folder import RunFolderError
 from trainer.train_command import main
@@ -106,9 +107,13 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(corpus: Corpus, tmp_path:
     assert process.returncode == 0, errors
     assert "finished: 60 steps" in output
     whole = settings(corpus, tmp_path / "whole", "--steps", "60", "--checkpoint-every", "5")
-    with in_a_process(whole, *launcher) as process:
-        process.communicate(timeout=120)
+    start_ranks(_train_as_rank, free_port(), whole, count=2)
     assert_same_run(run, tmp_path / "whole", step=60)
+
+
+def _train_as_rank(rank: int, port: int, arguments: list[str]) -> None:
+    become_rank(rank, 2, port)
+    assert main(arguments) == 0
 
 
 def test_a_run_goes_on_with_the_version_that_it_began_with(
