@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import Corpus, Mixture
+from pipeline import Corpus, Mixture, MixtureError
 from trainer.mixers import (
     PRESETS,
     VARIED,
@@ -50,6 +51,25 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 1.0}
     assert blend.natural_share == reserve.get(name, 0.0)
     assert blend.moves == (name in six)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, made in PRESETS.items() if not made.reads_histogram and name != "schedule"],
+)
+def test_who_reads_no_histogram_takes_a_target_that_has_none(
+    corpus: Corpus, numbered_corpus: Corpus, name: str
+) -> None:
+    """All of its text lies in a domain without samples, which importance sampling refuses."""
+    view = numbered_corpus.domains(k=numbered_corpus.num_leaves)
+    histogram = np.zeros(view.k)
+    histogram[np.argmin(view.sizes)] = 1
+    target = replace(corpus.target("alpha"), leaf_histogram=histogram)
+    run: dict[str, Any] = {"num_steps": 50, "batch_size": 8, "target": target}
+    with pytest.raises(MixtureError, match="coarser view"):
+        make_mixer("importance", numbered_corpus, view, **run)
+    made = make_mixer(name, numbered_corpus, view, **run, learning_rate=lambda step: 1e-3)
+    assert made.mixer.mixture_at(0).view == view
 
 
 def test_a_name_can_carry_changes(corpus: Corpus) -> None:

@@ -63,8 +63,7 @@ def make_mixer(
         )
     if target is not None:
         target = _as_seen(corpus, target, settings.histogram)
-    histogram = None if target is None else importance_mixture(view, target)
-    held = _restraint(settings, histogram, capacity, drawn=num_steps * batch_size)
+    held = _restraint(settings, view, target, capacity, drawn=num_steps * batch_size)
     if held is not None:
         settings = restrained(settings, held)
     budget = _budget(settings, num_steps)
@@ -74,13 +73,14 @@ def make_mixer(
         natural_share=settings.natural_share,
         natural_share_end=settings.natural_share_end,
         importance_share=settings.importance_share,
-        histogram=histogram if settings.blends_histogram else None,
+        histogram=importance_mixture(view, target)
+        if target and settings.blends_histogram
+        else None,
         repeat_decay=settings.repeat_decay,
         budget=budget,
         surplus_to_histogram=budget is not None and settings.surplus == "importance",
     )
-    start = _start(settings, view, histogram)
-    rule = _rule(settings, view, start, target, basis, learning_rate, weights_file)
+    rule = _rule(settings, view, target, basis, learning_rate, weights_file)
     return MadeMixer(rule, blend, budget, held)
 
 
@@ -110,7 +110,12 @@ def _as_seen(corpus: Corpus, target: Target, histogram: Histogram) -> Target:
 
 
 def _restraint(
-    settings: MixerSettings, histogram: Mixture | None, capacity: float | None, *, drawn: int
+    settings: MixerSettings,
+    view: View,
+    target: Target | None,
+    capacity: float | None,
+    *,
+    drawn: int,
 ) -> Restraint | None:
     if settings.restraint == "full":
         return None
@@ -119,8 +124,13 @@ def _restraint(
             "restraint='capacity' compares the target's domains with the model; pass capacity=…, the samples "
             "that it can learn by heart, or take restraint='full'."
         )
-    assert histogram is not None, "needs_target was looked at"
-    return restraint(histogram, capacity=capacity, drawn=drawn, max_passes=settings.max_passes)
+    assert target is not None, "needs_target was looked at"
+    return restraint(
+        importance_mixture(view, target),
+        capacity=capacity,
+        drawn=drawn,
+        max_passes=settings.max_passes,
+    )
 
 
 def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:
@@ -134,13 +144,12 @@ def _budget(settings: MixerSettings, num_steps: int) -> RepetitionBudget | None:
 def _rule(
     settings: MixerSettings,
     view: View,
-    start: Mixture,
     target: Target | None,
     basis: Mapping[str, Mixture] | None,
     learning_rate: Callable[[int], float] | None,
     weights_file: Path | None,
 ) -> Mixer:
-    """The mixer itself; `start` is where those begin that move."""
+    """The mixer itself."""
     match settings.method:
         case "natural":
             return NaturalMixer(view)
@@ -154,7 +163,7 @@ def _rule(
             return ImportanceRatioMixer(view, target)
         case "dga":
             return DGAMixer(
-                start,
+                _start(settings, view, target),
                 step_size=settings.step_size,
                 update_every=settings.update_every,
                 ema=settings.ema,
@@ -174,7 +183,7 @@ def _rule(
                     "a function of the step."
                 )
             return DoGEMixer(
-                start,
+                _start(settings, view, target),
                 learning_rate=learning_rate,
                 bregman=settings.bregman,
                 update_every=settings.update_every,
@@ -208,10 +217,10 @@ def _distributions(settings: MixerSettings, basis: Mapping[str, Mixture]) -> Dis
     )
 
 
-def _start(settings: MixerSettings, view: View, histogram: Mixture | None) -> Mixture:
+def _start(settings: MixerSettings, view: View, target: Target | None) -> Mixture:
     if settings.start == "uniform":
         return Mixture.uniform(view)
     natural = Mixture.natural(view)
-    if settings.start == "natural" or histogram is None:
+    if settings.start == "natural" or target is None:
         return natural
-    return histogram.blend(natural, settings.start_share)
+    return importance_mixture(view, target).blend(natural, settings.start_share)
