@@ -51,13 +51,12 @@ class Profile:
     def __init__(self, ranges: dict[str, tuple[int, int]], path: Path) -> None:
         """`ranges`: their first step and how many there are, by name; apart and in order."""
         self._ranges, self._path, self._found = ranges, path, dict[str, Any]()
-        self._before = 0
         self._profiler = profile(schedule=self._action, on_trace_ready=self._write)
 
     def before_step(self) -> None:
         """Count; the steps that are looked at begin on an idle GPU and end on one."""
-        self._before += 1
-        near = (first - 1 <= self._before <= first + n for first, n in self._ranges.values())
+        step = self._profiler.step_num + 1
+        near = (first - 1 <= step <= first + n for first, n in self._ranges.values())
         if torch.cuda.is_available() and any(near):
             torch.cuda.synchronize()
         self._profiler.step()

@@ -10,12 +10,16 @@ from multiprocessing.context import ForkServerContext
 def quick_processes(*modules: str) -> ForkServerContext:
     """Processes are forked from one that has imported `modules`, and has used none of it."""
     wanted = list(modules)
-    server = forkserver._forkserver  # type: ignore[attr-defined]
-    if server._preload_modules != wanted:
-        server._stop()  # the next process starts another
+    if forkserver._forkserver._preload_modules != wanted:  # type: ignore[attr-defined]
+        stop_fork_server()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(wanted)
     return context
+
+
+def stop_fork_server() -> None:
+    """The next process starts another, with the environment and the imports of then."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def stream_processes() -> ForkServerContext:

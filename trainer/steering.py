@@ -100,8 +100,6 @@ class Steering:
         self.restraint: Restraint | None = restraint
         """What became of the mixer's bound and general start for this model and run; None where it does not
         ask (`trainer.mixers.restraint`)."""
-        self.max_passes: float | None = budget.max_passes if budget else None
-        """Bound on the passes over any domain; None is no bound."""
         self._config, self._corpus, self._target = config, corpus, target
         self._loss, self._ranks = loss, ranks
         self._step = 0
@@ -174,6 +172,12 @@ class Steering:
         return step < self._config.num_steps and any(
             self._renews_at(done) for done in range(self._step + 1, step + 1)
         )
+
+    @property
+    def max_passes(self) -> float | None:
+        """Bound on the passes over any domain; None is no bound."""
+        budget = self.stream.budget
+        return None if budget is None else budget.max_passes
 
     def details(self) -> dict[str, Any]:
         """What the mixer says of itself beside its mixture; plain JSON types."""

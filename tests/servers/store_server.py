@@ -12,10 +12,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
+from tests.processes import stop_fork_server
 
 CLOUD_VARIABLES = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
@@ -53,7 +54,7 @@ class StoreServer:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         # Worker processes have the environment that the fork server was started in, so start another.
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        stop_fork_server()
         return self
 
 

@@ -60,13 +60,13 @@ def restraint(
     wanted = weights > 0
     weights, sizes = weights[wanted], sizes[wanted]
     samples = 1 / float(np.sum(weights**2 / sizes))
-    share = _within(0, 1, (1 - samples / capacity) / (1 - _FULL_UP_TO))
+    share = float(np.clip((1 - samples / capacity) / (1 - _FULL_UP_TO), 0, 1))
     if max_passes is None or share == 0:
         return Restraint(share=share, passes=math.inf)
     worn = float(sizes[drawn * weights > max_passes * sizes].sum())
-    relaxed = _within(0, 1, (worn / capacity - _FULL_UP_TO) / (_MOST_PASSES_FROM - _FULL_UP_TO))
-    often = _within(1, _MORE_WHERE_REPEATED, drawn / samples / _REPEATED)
-    return Restraint(share=share, passes=max(1 + (_MOST_PASSES - 1) * relaxed, often))
+    of_model = np.interp(worn / capacity, [_FULL_UP_TO, _MOST_PASSES_FROM], [1, _MOST_PASSES])
+    of_run = np.clip(drawn / samples / _REPEATED, 1, _MORE_WHERE_REPEATED)
+    return Restraint(share=share, passes=float(max(of_model, of_run)))
 
 
 def restrained(settings: MixerSettings, by: Restraint) -> MixerSettings:
@@ -79,7 +79,3 @@ def restrained(settings: MixerSettings, by: Restraint) -> MixerSettings:
     if math.isinf(by.passes):
         return replace(settings, max_passes=None, repeat_decay=0.0)
     return replace(settings, max_passes=settings.max_passes * by.passes)
-
-
-def _within(low: float, high: float, value: float) -> float:
-    return min(high, max(low, value))
