@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from torch import nn
 
 from pipeline import Batch, Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port, note_graphs, start_ranks
+from trainer.run import sharding
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
 from trainer.run.distributed import joined_ranks
@@ -112,11 +114,24 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     assert records(run, "train")[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.02)
 
 
+def test_small_layers_are_gathered_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded: list[Any] = []
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda given: sharded.append(given))
+    wide, narrow = (sharding.GATHERED_AT_ONCE // 1_000 + more for more in (0, -1))
+    widths = (wide, narrow, narrow, wide, narrow)
+    layers = nn.ModuleList(nn.Linear(1_000, n, bias=False, device="meta") for n in widths)
+    sharding.shard_layers(layers, layers)
+    assert sharded == [[layers[0]], [layers[1], layers[2]], [layers[3]], [layers[4]], layers]
+
+
 def _train_compiled(
     rank: int, port: int, corpus_path: Path, config: TrainConfig, out: Path
 ) -> None:
     graphs: list[set[str]] = []
     note_graphs(graphs)
+    sharding.GATHERED_AT_ONCE = (
+        1  # each layer by itself; the other sharded run gathers all together
+    )
     _train_as_rank(rank, port, corpus_path, config, out, 2)
     torch.save(graphs, out.with_name(f"{out.name}-graphs{rank}.pt"))
 

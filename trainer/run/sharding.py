@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
 
+GATHERED_AT_ONCE = 25_000_000
+"""Parameters that are gathered together at least. FSDP2 is Python around every gathering: layers of 7M
+parameters one by one took it 67 to 87 ms a step, in which an H200 computed for 59."""
+
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether `fully_shard` has been applied; `ValueError` if it left out some parameters."""
@@ -37,11 +41,18 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def shard_layers(module: nn.Module, layers: Iterable[nn.Module]) -> None:
-    """Cut `module` over all ranks, to be gathered layer by layer; what lies in no layer is gathered once."""
+    """Cut `module` over all ranks, to be gathered in runs of layers; the rest is gathered once."""
     from torch.distributed.fsdp import fully_shard
 
+    run, size = list[nn.Module](), 0
     for layer in layers:
-        fully_shard(layer)
+        run.append(layer)
+        size += sum(parameter.numel() for parameter in layer.parameters())
+        if size >= GATHERED_AT_ONCE:
+            fully_shard(run)
+            run, size = [], 0
+    if run:
+        fully_shard(run)
     fully_shard(module)
 
 
@@ -88,13 +99,13 @@ def sharded_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]
 
 def sharded_norm(shards: Sequence[Tensor], parameters: Sequence[Tensor], ranks: Ranks) -> Tensor:
     """Euclidean norm over all ranks of the tensors whose shards these are, cut as `parameters` are."""
-    squares = []
-    for shard, parameter in zip(shards, parameters, strict=True):
+    copies = []
+    for parameter in parameters:
         cut = cast("DTensor", parameter)
         placed = zip(cut.placements, cut.device_mesh.shape, strict=True)
-        copies = math.prod(size for placement, size in placed if placement.is_replicate())
-        squares.append(torch.linalg.vector_norm(shard).square() / copies)
-    total = torch.stack(squares).sum()
+        copies.append(math.prod(size for placement, size in placed if placement.is_replicate()))
+    norms = torch.stack(torch._foreach_norm(list(shards)))
+    total = (norms.square() / torch.tensor(copies).to(norms)).sum()
     ranks.sum_tensors([total])
     return total.sqrt()
 
