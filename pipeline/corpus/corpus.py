@@ -60,8 +60,10 @@ class Corpus:
         self.cache = cache
         self._allow_pickle = allow_pickle
         self._store = ObjectStore(address) if is_address(address) else None
+        self._folder = Path(address).absolute()
+        """Of a local corpus, wherever the process goes on working."""
         if self._store is None:
-            self._storage: Storage = LocalStorage(Path(address))
+            self._storage: Storage = LocalStorage(self._folder)
         else:
             self._storage = RemoteStorage(self._store, cache.folder)
         self.manifest = read_version(
@@ -77,7 +79,7 @@ class Corpus:
 
     def _read_manifest(self, name: str) -> Manifest:
         if self._store is None:
-            return Manifest.read(Path(self.address), name)
+            return Manifest.read(self._folder, name)
         return fetch_manifest(self._store, name)
 
     def _leaves(self) -> DomainRanges:
@@ -288,7 +290,8 @@ class Corpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the corpus for itself."""
-        return _reopen, (self.address, self.cache, self._allow_pickle, self.fingerprint)
+        address = str(self._folder) if self._store is None else self.address
+        return _reopen, (address, self.cache, self._allow_pickle, self.fingerprint)
 
     def __repr__(self) -> str:
         levels = " → ".join(map(str, self.levels))

@@ -93,11 +93,10 @@ class MappedReader:
         """Nothing: the kernel reads mapped files as it sees fit."""
 
     def _map(self, numbers: Ints) -> None:
-        for number in numbers:
-            shard = self._shards[number]
-            content = self._storage.map(shard)
+        contents = [self._storage.map(self._shards[number]) for number in numbers]  # all or none
+        for number, content in zip(numbers, contents, strict=True):
             self._maps.append(content)
-            self._first_address[number] = content.ctypes.data + shard.data_offset
+            self._first_address[number] = content.ctypes.data + self._shards[number].data_offset
         self._base = min(content.ctypes.data for content in self._maps)
         end = max(content.ctypes.data + len(content) for content in self._maps)
         sample_bytes = self._geometry.sample_bytes

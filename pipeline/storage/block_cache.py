@@ -269,9 +269,10 @@ def _folder_of(fingerprint: str, folder: Path, grid: BlockGrid) -> Path:
 
 def _slots_for(cache_bytes: int, slot_bytes: int, num_blocks: int) -> int:
     """Slots that fit; no more than the corpus has blocks."""
-    if cache_bytes // slot_bytes < min(MIN_BLOCKS, num_blocks):
+    least = min(MIN_BLOCKS, num_blocks)
+    if cache_bytes // slot_bytes < least:
         raise StorageError(
-            f"cache_bytes={cache_bytes:,} is less than {MIN_BLOCKS} blocks of {slot_bytes:,} bytes; give the "
-            f"cache {MIN_BLOCKS * slot_bytes:,} bytes or more."
+            f"cache_bytes={cache_bytes:,} is less than {least} blocks of {slot_bytes:,} bytes; give the "
+            f"cache {least * slot_bytes:,} bytes or more."
         )
     return min(cache_bytes // slot_bytes, num_blocks)

@@ -14,6 +14,7 @@ batch takes the same from the numerators' sum as from R.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,12 +56,20 @@ class RepetitionBudget:
         """Raise `BudgetError` when all domains together cannot supply the run."""
         available, needed = int(self.allowance(sizes).sum()), self.num_steps * batch_size
         if available < needed:
-            least = needed / max(int(sizes.sum()), 1)
+            least = _least_passes(needed, sizes)
             raise BudgetError(
                 f"max_passes={self.max_passes} allows {available:,} samples in all, but the run draws "
                 f"{self.num_steps:,} batches of {batch_size:,} = {needed:,}. Allow at least "
                 f"{least:.2f} passes, or train for fewer steps."
             )
+
+
+def _least_passes(needed: int, sizes: NDArray[np.int64]) -> float:
+    """The fewest passes, in hundredths, with which domains of `sizes` (k,) give `needed` whole samples."""
+    hundredths = math.ceil(100 * needed / max(int(sizes.sum()), 1))
+    while sizes.any() and np.floor(hundredths / 100 * sizes).sum() < needed:
+        hundredths += 1
+    return hundredths / 100
 
 
 def paced_probabilities(

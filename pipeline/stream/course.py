@@ -72,10 +72,9 @@ class Course:
         every = self.planner.share.every
         longest = every * -(-_SAMPLES_PER_PLAN // self.planner.batch_size)
         length = every if plan is None else min(2 * len(plan.domains), longest)
-        self._drawn_before_plan = self.drawn
-        self._plan = plan = self.planner.plan(
-            self.mixture, self._drawn_before_plan, self.step, length
-        )
+        drawn = self.drawn
+        plan = self.planner.plan(self.mixture, drawn, self.step, length)
+        self._drawn_before_plan, self._plan = drawn, plan  # not before: there may be no plan
         if self.planner.reads_ahead:
             self._read_ahead(plan)
         return plan

@@ -101,6 +101,10 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         self._in_worker = self._serving = False
         self._seen = 0
         """In a worker: how many mixtures it has taken from the shared memory."""
+        self._failed: Exception | None = None
+        """In a worker: why it makes no more batches."""
+        self._statistics_of_loaders = FetchStatistics()
+        """In the main process: what reading has cost the workers of loaders that are gone."""
 
     @property
     def step(self) -> int:
@@ -144,8 +148,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
     @property
     def statistics(self) -> FetchStatistics:
         """What reading from object storage has cost, in this process or in the workers."""
-        own = self.corpus.statistics
-        return own if self._shared is None else own + self._shared.statistics
+        total = self.corpus.statistics + self._statistics_of_loaders
+        return total if self._shared is None else total + self._shared.statistics
 
     def set_mixture(self, mixture: Mixture) -> int:
         """Draw from `mixture` as soon as can be; returns the step from which it holds.
@@ -184,7 +188,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             return self._serve()
         if self._watch is not None:
             self._leave_loader()
-        self._course.move_to(self._course.step)
+        self._follow_loader()
         return self._take()
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +254,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         self.wait_seconds += time.perf_counter() - started
         if self.transform is not None:
             samples = [self.transform(sample) for sample in samples]
-        batch = Batch(course.step, samples, plan.local_domains[row], plan.local_positions[row])
+        domains, positions = plan.local_domains[row].copy(), plan.local_positions[row].copy()
+        batch = Batch(course.step, samples, domains, positions)
         course.step += 1
         return batch
 
@@ -272,6 +277,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         watch = LoaderWatch.of_caller(self)
         if watch is not self._watch:
             self._follow_loader()
+            self._forget_loader()
             self._watch, self._watched_from = watch, self._course.step
             self._shared = SharedMixtures.create(self.view.k, watch)
             self._course.serve(self._planner(Share(_NO_ROWS)))  # counts, and locates nothing
@@ -287,8 +293,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         return _worker_copy, (self.corpus, self.view.k, settings, self.state_dict(), self._shared)
 
     def _follow_loader(self) -> None:
-        """Go to where the caller is: just after the last batch that the DataLoader handed out."""
+        """Go to where the caller is: just after the last batch that came, whoever made it."""
         if self._watch is None:
+            self._course.move_to(self._course.step)
             return
         assert self._shared is not None
         if self._shared.resumed:
@@ -297,13 +304,19 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 "or to change the mixture in this process, resume with stream.load_state_dict(state) and a "
                 "new loader instead; state is what stream.state_dict() returned."
             )
-        self._course.move_to(self._watched_from + self._watch.delivered)
+        delivered = self._watched_from + self._watch.delivered
+        self._course.move_to(min(delivered, self._shared.first_failed))
 
     def _leave_loader(self) -> None:
         """Make batches in this process again, from the last one on that the loader handed out."""
         self._follow_loader()
-        self._watch = self._shared = None
+        self._forget_loader()
         self._course.serve(self._planner(Share(self._rows)))
+
+    def _forget_loader(self) -> None:
+        if self._shared is not None:
+            self._statistics_of_loaders += self._shared.statistics
+        self._watch = self._shared = None
 
     # A worker.
 
@@ -337,12 +350,21 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         worker, shared, course = get_worker_info(), self._shared, self._course
         assert worker is not None
         assert shared is not None
+        if self._failed is not None:
+            raise self._failed
         step = course.planner.share.next_after(course.step)
         for holds_from, probabilities in shared.after(self._seen, step):
             self._seen += 1
+            course.changes = [change for change in course.changes if change[0] < holds_from]
             course.changes.append((holds_from, Mixture(self.view, probabilities)))
-        course.move_to(step)
-        batch = self._take()
+        try:
+            course.move_to(step)
+            batch = self._take()
+        except Exception as error:
+            # The loader counts what failed as handed out, and would go on with the batch after it.
+            self._failed = error
+            shared.fail(worker.id, step)
+            raise
         shared.report(worker.id, self.corpus.statistics)
         return batch
 
@@ -355,7 +377,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         """Of a torchdata StatefulDataLoader, which keeps a state per worker; None of a main process."""
         self._enter_worker()
         if not self._in_worker:
-            self._watch = self._shared = None
+            self._forget_loader()
             self._course.serve(self._planner(Share(self._rows)))
         elif saved is not None:
             assert self._shared is not None

@@ -35,6 +35,11 @@ class LoaderWatch:
     """Counts the batches that a DataLoader has handed out."""
 
     def __init__(self, loader_iterator: Any) -> None:
+        if loader_iterator._auto_collation or not getattr(loader_iterator, "_in_order", True):
+            raise StateError(
+                "a stream makes its own batches, and counts them as they come, in order: pass "
+                "batch_size=None to the DataLoader, and leave in_order=True."
+            )
         self.num_workers: int = loader_iterator._num_workers
         self.in_flight: int = self.num_workers * loader_iterator._prefetch_factor
         """Batches that workers may have begun and that were not handed out."""
@@ -76,14 +81,15 @@ class LoaderWatch:
 class SharedMixtures:
     """The mixtures that come into force in the course of a run, in memory that processes share.
 
-    A ring of (step from which it holds, probabilities (k,)), and what each worker's reading has cost. The
-    memory has no name: it is gone when the last process that has it open is, however that one ends.
+    A ring of (step from which it holds, probabilities (k,)), and of each worker what its reading has cost and
+    where it failed. The memory has no name: it is gone when the last process that has it open is, however
+    that one ends.
     """
 
     def __init__(self, descriptor: int, k: int, capacity: int, num_workers: int) -> None:
         self._descriptor = descriptor
         self._shape = (k, capacity, num_workers)
-        size = 8 * (2 + capacity + capacity * k + num_workers * _STATISTICS)
+        size = 8 * (2 + capacity + capacity * k + num_workers * (_STATISTICS + 1))
         os.ftruncate(descriptor, size)
         memory = mmap.mmap(descriptor, size)
         self._count = np.frombuffer(memory, dtype=np.int64, count=1)
@@ -94,9 +100,13 @@ class SharedMixtures:
             memory, dtype=np.float64, count=capacity * k, offset=at
         ).reshape(capacity, k)
         at += 8 * capacity * k
-        self._statistics = np.frombuffer(memory, dtype=np.float64, offset=at).reshape(
-            num_workers, _STATISTICS
+        self._statistics = np.frombuffer(
+            memory, dtype=np.float64, count=num_workers * _STATISTICS, offset=at
+        ).reshape(num_workers, _STATISTICS)
+        self._failed = np.frombuffer(
+            memory, dtype=np.int64, count=num_workers, offset=size - 8 * num_workers
         )
+        """By worker, one more than the step that failed; 0 is none."""
 
     @classmethod
     def create(cls, k: int, watch: LoaderWatch) -> SharedMixtures:
@@ -136,6 +146,16 @@ class SharedMixtures:
     @resumed.setter
     def resumed(self, value: bool) -> None:
         self._resumed[0] = value
+
+    def fail(self, worker: int, step: int) -> None:
+        """Tell that the batch of `step` could not be made, and `worker` makes no other."""
+        self._failed[worker] = step + 1
+
+    @property
+    def first_failed(self) -> int:
+        """The first step whose batch could not be made; beyond all steps while there is none."""
+        failed = self._failed[self._failed > 0]
+        return int(failed.min()) - 1 if len(failed) else sys.maxsize
 
     def report(self, worker: int, statistics: FetchStatistics) -> None:
         """Tell what reading has cost `worker` so far."""

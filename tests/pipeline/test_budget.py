@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -169,6 +171,10 @@ def test_a_run_that_uses_every_allowed_sample_uses_each_exactly(numbered_corpus:
     )
     seen = np.concatenate([next(stream).positions for _ in range(num_steps)])
     assert np.array_equal(np.sort(seen), np.arange(numbered_corpus.num_samples))
+    for _ in range(2):
+        with pytest.raises(BudgetError, match="beyond the"):
+            next(stream)
+        assert stream.samples_drawn.sum() == numbered_corpus.num_samples
 
 
 def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Corpus) -> None:
@@ -180,6 +186,12 @@ def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Co
             batch_size=8,
             budget=RepetitionBudget(max_passes=1, num_steps=10_000),
         )
+    for sizes, needed in (([502, 502], 1_007), ([3] * 24, 100), ([1, 0, 7], 50)):
+        with pytest.raises(BudgetError) as refused:
+            RepetitionBudget(max_passes=1, num_steps=needed).check(np.array(sizes), 1)
+        enough = re.search(r"at least (\S+) passes", str(refused.value))
+        assert enough is not None
+        RepetitionBudget(max_passes=float(enough[1]), num_steps=needed).check(np.array(sizes), 1)
     for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"surplus": "other"}):
         with pytest.raises(BudgetError):
             RepetitionBudget(**{"max_passes": 1.0, "num_steps": 1, **wrong})

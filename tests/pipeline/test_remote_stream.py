@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from pipeline import Batch, Corpus, Mixture, MixtureStream, RepetitionBudget, open_corpus
+from pipeline import (
+    Batch,
+    BudgetError,
+    Corpus,
+    Mixture,
+    MixtureStream,
+    RepetitionBudget,
+    open_corpus,
+)
 from pipeline.transfer.push import push
 from tests.pipeline.remote_corpus import NUM_DOMAINS, write_small_corpus
 from tests.servers.store_server import StoreServer
@@ -117,6 +125,10 @@ def test_the_stream_from_s3_is_the_stream_from_disk(
     assert tokens(got) == tokens(expected)
     assert (started.samples_drawn <= np.floor(1.5 * started.view.sizes)).all()
     assert started.statistics.bytes_used >= STEPS * BATCH_SIZE * 16
+    used = started.statistics.bytes_used
+    with pytest.raises(BudgetError):
+        next(started)  # the workers are let go, and what they read still counts
+    assert started.statistics.bytes_used >= used
     assert 0.0 <= started.statistics.hit_rate <= 1.0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -56,6 +57,29 @@ def test_a_missing_or_short_shard_is_an_error_that_names_it(copied: Path) -> Non
     shard.unlink()
     with pytest.raises(CorpusError, match=r"shard\.00001\.mds is missing"):
         open_corpus(copied).read(everything)
+
+
+def test_what_could_not_be_mapped_leaves_what_could_readable(copied: Path) -> None:
+    corpus = open_corpus(copied)
+    starts = np.cumsum([0, *(shard.samples for shard in corpus.manifest.shards)])
+    corpus.read(np.arange(starts[0], starts[1]))
+    missing = copied / corpus.manifest.shards[2].file
+    missing.rename(copied / "away")
+    with pytest.raises(CorpusError, match="is missing"):
+        corpus.read(np.arange(starts[1], starts[3]))
+    (copied / "away").rename(missing)
+    positions = np.arange(starts[0], starts[3])
+    assert np.array_equal(position_of(corpus.read(positions)), positions)
+
+
+def test_a_corpus_opened_by_a_relative_path_is_read_from_anywhere(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    corpus = open_corpus(copied.name)
+    monkeypatch.chdir("/")
+    for each in (corpus, pickle.loads(pickle.dumps(corpus))):
+        assert np.array_equal(position_of(each.read(np.arange(5))), np.arange(5))
 
 
 def test_a_flipped_bit_in_the_tree_is_found(copied: Path) -> None:

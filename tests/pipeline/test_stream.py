@@ -188,6 +188,9 @@ def test_tokens_are_those_of_the_positions_and_belong_to_the_caller(
     kept = first.tokens.copy()
     first.tokens[:] = 0
     assert np.array_equal(numbered_corpus.read(first.positions), kept)
+    drawn = stream.samples_drawn
+    first.domains[:] = first.positions[:] = 0
+    assert np.array_equal(stream.samples_drawn, drawn)
 
 
 def test_seeds_differ(numbered_corpus: Corpus) -> None:

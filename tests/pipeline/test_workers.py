@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from pipeline import (
@@ -19,6 +20,7 @@ from pipeline import (
     RepetitionBudget,
     StateError,
 )
+from tests.corpora import position_of
 from tests.pipeline.test_stream import make, mixture_at
 
 pytestmark = [  # of torch, which is not ours to change
@@ -116,6 +118,81 @@ def test_a_state_is_that_of_the_last_batch_received_and_resumes_with_any_number_
     again = make(numbered_corpus, 6, True)
     again.load_state_dict(state)
     assert same(take(again, 12), expected)
+
+
+def test_a_resumed_change_that_holds_later_gives_way_to_a_new_one(numbered_corpus: Corpus) -> None:
+    first, second = (mixture_at(numbered_corpus, 6, n) for n in (1, 2))
+    stream = make(numbered_corpus, 6, False)
+    batches = iter(loader(stream, 3))
+    next(batches)
+    stream.set_mixture(first)
+    state = stream.state_dict()  # first holds from step 7
+    resumed, alone = make(numbered_corpus, 6, False), make(numbered_corpus, 6, False)
+    for each in (resumed, alone):
+        each.load_state_dict(state)
+    batches = iter(loader(resumed, 1))
+    got = take(batches, 1)
+    holds_from = resumed.set_mixture(second)
+    assert 2 < holds_from < 7
+    got += take(batches, 12)
+    expected = take(alone, holds_from - 1)
+    alone.set_mixture(second)
+    assert same(got, expected + take(alone, 14 - holds_from))
+    assert np.array_equal(resumed.samples_drawn, alone.samples_drawn)
+
+
+class FailAt:
+    """A transform that refuses one sample."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    def __call__(self, sample: NDArray[Any]) -> NDArray[Any]:
+        if position_of(sample[None])[0] == self.position:
+            raise ArithmeticError("a sample that cannot be used")
+        return sample
+
+
+def test_a_batch_that_fails_in_a_worker_is_not_counted(numbered_corpus: Corpus) -> None:
+    expected = take(make(numbered_corpus, 6, False), 8)
+    stream = make(numbered_corpus, 6, False)
+    stream.transform = FailAt(int(expected[3].positions[0]))
+    batches = iter(loader(stream))
+    take(batches, 3)
+    with pytest.raises(ArithmeticError, match="cannot be used"):
+        next(batches)
+    state = stream.state_dict()
+    assert state["step"] == stream.step == 3
+    with pytest.raises(ArithmeticError, match="cannot be used"):
+        take(batches, 2 * WORKERS)  # that worker makes no other
+    resumed = make(numbered_corpus, 6, False)
+    resumed.load_state_dict(state)
+    assert same(take(loader(resumed), 5), expected[3:])
+
+
+def test_loaders_that_would_be_miscounted_are_refused(numbered_corpus: Corpus) -> None:
+    for options in ({"batch_size": 2, "collate_fn": list}, {"batch_size": None, "in_order": False}):
+        batches = DataLoader(
+            make(numbered_corpus, 6, False),
+            num_workers=WORKERS,
+            multiprocessing_context="forkserver",
+            **options,
+        )
+        with pytest.raises(StateError, match="batch_size=None"):
+            iter(batches)
+
+
+def test_a_change_that_holds_now_shows_before_the_next_batch(numbered_corpus: Corpus) -> None:
+    stream = make(numbered_corpus, 6, False)
+    batches = iter(loader(stream))
+    next(batches)
+    changed = mixture_at(numbered_corpus, 6, 1)
+    holds_from = stream.set_mixture(changed)
+    take(batches, holds_from - 1)
+    resumed = make(numbered_corpus, 6, False)
+    resumed.load_state_dict(stream.state_dict())
+    assert resumed.step == holds_from
+    assert resumed.mixture == changed
 
 
 def test_the_state_outlives_the_loader_and_the_stream_goes_on_in_this_process(
