@@ -129,10 +129,10 @@ def transfer(
     copied_bytes = sum(entry.bytes for entry in missing)
     if meter is not None:
         meter.begin(total_bytes=total_bytes, kept_bytes=total_bytes - copied_bytes)
-    if complete == manifest.fingerprint:
+    content = manifest.to_json().encode()
+    if complete == manifest.fingerprint and destination.read(MANIFEST_FILE) == content:
         _copy_all(missing, destination, connections, meter)
     else:
-        content = manifest.to_json().encode()
         if complete is not None and complete not in versions:
             destination.delete(MANIFEST_FILE)
         destination.write(UNFINISHED, content)

@@ -315,6 +315,10 @@ def test_a_damaged_folder_is_mended_by_pulling_again(
     flip_a_byte(tmp_path / "copy" / "shards/shard.00001.mds")
     assert pull(s3.address(new_prefix), tmp_path / "copy").copied_files == 1
     assert content_of(tmp_path / "copy") == content_of(small_corpus)
+    manifest = tmp_path / "copy" / MANIFEST_FILE
+    manifest.write_text(manifest.read_text().replace("uint16", "uint32", 1))
+    pull(s3.address(new_prefix), tmp_path / "copy")
+    assert content_of(tmp_path / "copy") == content_of(small_corpus)
 
 
 @pytest.mark.parametrize(
