@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,10 @@ class Place(Protocol):
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Name and length in bytes of every file."""
+        ...
+
+    def marks(self) -> dict[str, str]:
+        """By name, what changes when the file does."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -61,9 +66,23 @@ class LocalPlace:
 
     def list(self) -> Iterator[tuple[str, int]]:
         """See `Place`."""
-        for path in self.folder.rglob("*"):
-            if path.is_file():
-                yield path.relative_to(self.folder).as_posix(), path.stat().st_size
+        for name, found in self._files():
+            yield name, found.st_size
+
+    def marks(self) -> dict[str, str]:
+        """See `Place`."""
+        return {name: str(found.st_mtime_ns) for name, found in self._files()}
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """All files below, also in folders that are links, but in none that holds itself."""
+        for folder, folders, names in os.walk(self.folder, followlinks=True):
+            here = Path(folder)
+            above = {path.resolve() for path in (here, *here.parents)}
+            folders[:] = [name for name in folders if (here / name).resolve() not in above]
+            for name in names:
+                path = here / name
+                if path.is_file():
+                    yield path.relative_to(self.folder).as_posix(), path.stat()
 
     def read(self, name: str) -> bytes:
         """See `Place`; `CorpusError` when the file is missing."""

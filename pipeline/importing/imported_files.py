@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,8 +105,18 @@ def write_cards(
     return tuple(entries)
 
 
-def write_tokenizer(place: Place, config: ImportConfig) -> TokenizerEntry | None:
-    """What is known of the tokens; None when nothing is."""
+class GivenTokenizer(NamedTuple):
+    """What is known of the tokens."""
+
+    content: bytes
+    """Of tokenizer.json, or of a file that says the vocabulary's size."""
+    vocab_size: int
+    separator_id: int
+    pad_id: int
+
+
+def read_tokenizer(config: ImportConfig) -> GivenTokenizer | None:
+    """What the options say of the tokens; None when nothing, `CorpusError` when that cannot be."""
     if config.separator_id is None or config.pad_id is None:
         return None
     vocab_size = config.vocab_size
@@ -127,34 +138,51 @@ def write_tokenizer(place: Place, config: ImportConfig) -> TokenizerEntry | None
                 f"--{name}-id is {token}; with a vocabulary of {vocab_size:,}, tokens run from 0 to "
                 f"{vocab_size - 1:,}."
             )
-    file = "tokenizer.json" if config.tokenizer else "index/vocabulary.json"
-    entry = write_file(place, file, content)
+    return GivenTokenizer(content, vocab_size, config.separator_id, config.pad_id)
+
+
+def write_tokenizer(place: Place, given: GivenTokenizer, source: Path | None) -> TokenizerEntry:
+    """Copy it into the corpus; `source` is the tokenizer.json that it was read from."""
+    file = "tokenizer.json" if source else "index/vocabulary.json"
+    entry = write_file(place, file, given.content)
     return TokenizerEntry(
         file=entry.file,
         bytes=entry.bytes,
         sha256=entry.sha256,
-        vocab_size=vocab_size,
-        separator_id=config.separator_id,
-        pad_id=config.pad_id,
-        source=config.tokenizer.name if config.tokenizer else "unknown",
+        vocab_size=given.vocab_size,
+        separator_id=given.separator_id,
+        pad_id=given.pad_id,
+        source=source.name if source else "unknown",
     )
 
 
-def write_target(
-    place: Place, target: ImportedTarget, schema: SampleSchema, sizes: NDArray[np.int64]
-) -> TargetEntry:
-    """Copy a target set into the corpus as arrays.
+class GivenTarget(NamedTuple):
+    """A target set, read."""
+
+    name: str
+    train: NDArray[Any]
+    """Shape (n, tokens_per_sample)."""
+    test: NDArray[Any] | None
+
+
+def read_target(target: ImportedTarget, schema: SampleSchema) -> GivenTarget:
+    """Its samples; `CorpusError` when they are not like the corpus's."""
+    test = None if target.test is None else _read_tokens(target.test, schema)
+    return GivenTarget(target.name, _read_tokens(target.train, schema), test)
+
+
+def write_target(place: Place, target: GivenTarget, sizes: NDArray[np.int64]) -> TargetEntry:
+    """Write a target set into the corpus as arrays.
 
     Imported domains have no centroids, so its histogram is that of the corpus: importance sampling towards it
     is natural sampling.
     """
-    train = _read_tokens(target.train, schema)
-    test = None if target.test is None else _read_tokens(target.test, schema)
+    name, train, test = target
     return TargetEntry(
-        name=target.name,
-        train=write_array(place, f"targets/{target.name}.train.npy", train),
-        test=None if test is None else write_array(place, f"targets/{target.name}.test.npy", test),
-        histogram=write_array(place, f"targets/{target.name}.histogram.npy", sizes / sizes.sum()),
+        name=name,
+        train=write_array(place, f"targets/{name}.train.npy", train),
+        test=None if test is None else write_array(place, f"targets/{name}.test.npy", test),
+        histogram=write_array(place, f"targets/{name}.histogram.npy", sizes / sizes.sum()),
         train_documents=len(train),
         test_documents=0 if test is None else len(test),
     )

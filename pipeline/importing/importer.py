@@ -65,10 +65,13 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
             "the options out."
         )
     _check_not_ours(place)
+    tokenizer = files.read_tokenizer(config)
+    targets = [files.read_target(target, schema) for target in config.targets if schema is not None]
     block_bytes = whole_samples(config.block_bytes, schema) if schema else config.block_bytes
     surveys = _survey_all(place, domains, schema, block_bytes, config, meter)
+    _check(domains, surveys, None if tokenizer is None else tokenizer.vocab_size)
     place.delete(MANIFEST_FILE)
-    manifest = _assemble(place, config, domains, surveys, schema, block_bytes)
+    manifest = _assemble(place, config, domains, surveys, schema, block_bytes, tokenizer, targets)
     manifest.write(config.work)
     place.write(MANIFEST_FILE, (config.work / MANIFEST_FILE).read_bytes())
     shutil.rmtree(config.work)
@@ -113,8 +116,9 @@ def _survey_all(
 ) -> dict[str, ShardSurvey]:
     """Survey every shard that an earlier run has not: by file name."""
     config.work.mkdir(parents=True, exist_ok=True)
+    marks = place.marks()
     kept = {
-        shard.file: config.work / _work_name(shard, schema, block_bytes)
+        shard.file: config.work / _work_name(shard, marks[shard.file], schema, block_bytes)
         for shard in _shards(domains)
     }
     todo = [shard for shard in _shards(domains) if not kept[shard.file].is_file()]
@@ -139,12 +143,30 @@ def _survey_all(
     return {file: ShardSurvey.load(path) for file, path in kept.items()}
 
 
+def _check(
+    domains: Sequence[FoundDomain], surveys: dict[str, ShardSurvey], vocab_size: int | None
+) -> None:
+    """Refuse what cannot be a corpus, before an earlier one is replaced."""
+    for domain in domains:
+        if not any(len(surveys[shard.file].extents) for shard in domain.shards):
+            raise CorpusError(
+                f"the domain {domain.name!r} is empty: its shards hold no samples. Remove them, or name "
+                "their members KEY.EXTENSION."
+            )
+    highest = max(survey.highest_token for survey in surveys.values())
+    if vocab_size is not None and highest >= vocab_size:
+        raise CorpusError(
+            f"the shards hold the token {highest:,}; a vocabulary of {vocab_size:,} ends at "
+            f"{vocab_size - 1:,}. Give the tokenizer, or the vocabulary's size, that made them."
+        )
+
+
 def _shards(domains: Sequence[FoundDomain]) -> Iterator[FoundShard]:
     return (shard for domain in domains for shard in domain.shards)
 
 
-def _work_name(shard: FoundShard, schema: SampleSchema | None, block_bytes: int) -> str:
-    facts = [asdict(shard), None if schema is None else asdict(schema), block_bytes]
+def _work_name(shard: FoundShard, mark: str, schema: SampleSchema | None, block_bytes: int) -> str:
+    facts = [asdict(shard), mark, None if schema is None else asdict(schema), block_bytes]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() + ".npz"
 
 
@@ -155,26 +177,15 @@ def _assemble(
     surveys: dict[str, ShardSurvey],
     schema: SampleSchema | None,
     block_bytes: int,
+    tokenizer: files.GivenTokenizer | None,
+    targets: Sequence[files.GivenTarget],
 ) -> Manifest:
     """Write the small files and describe all of it."""
     found = [surveys[shard.file] for shard in _shards(domains)]
     sizes = np.array(
         [sum(len(surveys[shard.file].extents) for shard in domain.shards) for domain in domains]
     )
-    for domain, size in zip(domains, sizes, strict=True):
-        if size == 0:
-            raise CorpusError(
-                f"the domain {domain.name!r} is empty: its shards hold no samples. Remove them, or name "
-                "their members KEY.EXTENSION."
-            )
     names = [domain.name for domain in domains]
-    tokenizer = files.write_tokenizer(place, config)
-    highest = max(survey.highest_token for survey in found)
-    if tokenizer is not None and highest >= tokenizer.vocab_size:
-        raise CorpusError(
-            f"the shards hold the token {highest:,}; a vocabulary of {tokenizer.vocab_size:,} ends at "
-            f"{tokenizer.vocab_size - 1:,}. Give the tokenizer, or the vocabulary's size, that made them."
-        )
     records = None
     if schema is None:
         extents = np.concatenate([survey.extents for survey in found])
@@ -194,7 +205,9 @@ def _assemble(
         ),
         sample=schema,
         records=records,
-        tokenizer=tokenizer,
+        tokenizer=None
+        if tokenizer is None
+        else files.write_tokenizer(place, tokenizer, config.tokenizer),
         tree=files.write_tree(place, names, sizes),
         shards=tuple(
             ShardEntry(
@@ -212,11 +225,7 @@ def _assemble(
             block_bytes=block_bytes,
         ),
         heldout=None,
-        targets=tuple(
-            files.write_target(place, target, schema, sizes)
-            for target in config.targets
-            if schema is not None
-        ),
+        targets=tuple(files.write_target(place, target, sizes) for target in targets),
         embedder="none",
         build={"imported": True},
         extras=(

@@ -17,6 +17,7 @@ from pipeline.corpus.places import Place
 from pipeline.errors import CorpusError
 from pipeline.importing.found_domains import FoundShard
 from pipeline.samples.tar_groups import RECORD_BYTES, find_groups
+from pipeline.whole_files import write_whole
 
 PART_BYTES = 2**23
 
@@ -37,10 +38,9 @@ class ShardSurvey:
 
     def save(self, path: Path) -> None:
         """Keep it for a later run."""
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, **{name: np.asarray(getattr(self, name)) for name in self.__slots__})
-        partial.replace(path)
+        file = io.BytesIO()
+        np.savez(file, **{name: np.asarray(getattr(self, name)) for name in self.__slots__})
+        write_whole(path, file.getvalue())
 
     @staticmethod
     def load(path: Path) -> ShardSurvey:

@@ -9,7 +9,7 @@ nothing comes for `request_seconds`, or when it is slower than `SLOWEST_BYTES_PE
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,14 +164,23 @@ class ObjectStore:
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Name and length in bytes of every object under the prefix."""
+        for found in self._listed():
+            yield found["path"], found["size"]
 
-        def everything(client: Client) -> list[tuple[str, int]]:
+    def marks(self) -> dict[str, str]:
+        """By name, what changes when the object does: its etag, or when it was written."""
+        return {
+            found["path"]: found.get("e_tag") or str(found["last_modified"])
+            for found in self._listed()
+        }
+
+    def _listed(self) -> Sequence[Any]:
+        def everything(client: Client) -> Sequence[Any]:
             import obstore
 
-            pages = obstore.list(client)
-            return [(found["path"], found["size"]) for page in pages for found in page]
+            return [found for page in obstore.list(client) for found in page]
 
-        yield from self._request(everything, f"cannot list {self.url}")
+        return self._request(everything, f"cannot list {self.url}")
 
     def delete(self, name: str) -> None:
         """Delete an object; one that is not there is no error."""

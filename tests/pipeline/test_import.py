@@ -261,6 +261,32 @@ def test_an_import_that_was_stopped_reads_no_shard_twice(
     assert sorted(read) == sorted(shard.file for shard in manifest.shards)
 
 
+def test_a_shard_that_was_written_anew_is_read_anew(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    tokens = {"separator_id": 0, "pad_id": 1}
+    before = import_folder(data)
+    with pytest.raises(CorpusError, match="a vocabulary of 3 ends at 2"):
+        import_folder(data, vocab_size=3, **tokens)
+    assert open_corpus(data).fingerprint == before.fingerprint  # what was there is still there
+    shard = data / before.shards[0].file
+    content = bytearray(shard.read_bytes())
+    content[-2:] = bytes(2) if any(content[-2:]) else b"\1\0"
+    shard.write_bytes(content)
+    after = import_folder(data)
+    assert after.shards[0].sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_domains_that_are_links_to_folders_are_imported(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    write_mds_tokens(tmp_path / "elsewhere", tokens_of(5, 5))
+    before = import_folder(data).tree.levels[-1]
+    (data / "linked").symlink_to(tmp_path / "elsewhere")
+    (data / "linked" / "again").symlink_to(data)  # a circle
+    assert import_folder(data).tree.levels[-1] == before + 1
+
+
 def test_importing_again_gives_the_same_corpus_and_takes_new_domains(
     data: Path, token_domains: dict[str, np.ndarray[Any, Any]]
 ) -> None:
