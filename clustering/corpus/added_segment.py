@@ -14,7 +14,7 @@ from clustering.corpus.baseline import DIGESTS_FILE, write_digests
 from clustering.corpus.corpus_files import index_entries, write_provenance
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
-from clustering.shards.packing import leaf_of_blocks, leaf_offsets_of
+from clustering.shards.packing import leaf_offsets_of
 from clustering.shards.shard_plan import LEAF_DOCUMENTS, LEAF_TOKENS, UNITS
 from clustering.shards.shard_units import blocks_name, documents_name
 from clustering.shards.shards import save_block_checksums
@@ -40,7 +40,7 @@ def write_segment(
     """
     manifest, length = corpus.manifest, corpus.tokens_per_sample
     leaf_tokens, leaf_documents = store.array(LEAF_TOKENS), store.array(LEAF_DOCUMENTS)
-    offsets = leaf_offsets_of(leaf_of_blocks(leaf_tokens, length), corpus.num_leaves)
+    offsets = leaf_offsets_of(leaf_tokens, length)
     total_tokens, num_units = int(leaf_tokens.sum()), len(store.array(UNITS))
     (folder / "tree").mkdir(parents=True)
     shards = collect_shards(folder, store, manifest.shard_format)

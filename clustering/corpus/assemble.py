@@ -18,7 +18,7 @@ from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
 from clustering.documents.targets import TargetDocuments, leaf_histogram
 from clustering.embedding.embed_task import STATIC_MODEL
-from clustering.shards.packing import leaf_of_blocks, leaf_offsets_of
+from clustering.shards.packing import leaf_offsets_of
 from clustering.shards.shard_plan import LEAF_DOCUMENTS, LEAF_TOKENS, UNITS
 from clustering.shards.shard_units import ShardOptions, blocks_name, documents_name, unit_name
 from clustering.shards.shards import SHARD_FORMATS, save_block_checksums
@@ -86,7 +86,7 @@ def assemble(
     store, tree, schema = made.store, made.tree, made.shards.schema
     leaf_tokens, leaf_documents = store.array(LEAF_TOKENS), store.array(LEAF_DOCUMENTS)
     length, total_tokens = schema.tokens_per_sample, int(leaf_tokens.sum())
-    leaf_offsets = leaf_offsets_of(leaf_of_blocks(leaf_tokens, length), tree.num_leaves)
+    leaf_offsets = leaf_offsets_of(leaf_tokens, length)
     num_units = len(store.array(UNITS))
     shards = collect_shards(out, store, made.shards.shard_format)
     checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])

@@ -10,6 +10,7 @@ costs the embeddings, which are by far the dearest part of a build.
 from __future__ import annotations
 
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class DocumentRoles:
     def __init__(self, store: WorkStore, part_offsets: NDArray[np.int64]) -> None:
         self._store = store
         self._offsets = part_offsets
+        self._array = lru_cache(maxsize=2)(store.array)  # of which a distant store sends all
 
     def copies(self, part: int) -> NDArray[np.uint32]:
         """uint32 (n,): how often each text occurs in the input; 0 for documents that were dropped."""
@@ -57,7 +59,7 @@ class DocumentRoles:
         return self._store.array(HELDOUT_DOCUMENTS)
 
     def _of_part(self, name: str, part: int) -> NDArray[Any]:
-        return self._store.array(name)[self._offsets[part] : self._offsets[part + 1]]
+        return self._array(name)[self._offsets[part] : self._offsets[part + 1]]
 
 
 def assign_roles(

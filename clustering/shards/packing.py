@@ -18,34 +18,40 @@ Tokens = NDArray[Any]
 """uint16 or uint32."""
 
 
-def leaf_of_blocks(leaf_tokens: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """The leaf that owns each block.
+def leaf_offsets_of(leaf_tokens: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where each leaf's blocks begin.
+
+    Takes memory for leaves, not for blocks: a block without a border between leaves in it has no question.
 
     Args:
         leaf_tokens: int64 (num_leaves,): tokens of each leaf, separators included; zeros are fine.
         length: Tokens per block.
 
     Returns:
-        int64 (num_blocks,), non-decreasing, with num_blocks = ceil(sum(leaf_tokens) / length).
+        int64 (num_leaves+1,), non-decreasing, from 0 to ceil(sum(leaf_tokens) / length): leaf l owns the blocks
+        from its offset up to the next one's.
     """
-    leaf_ends = np.cumsum(leaf_tokens)
-    total = int(leaf_ends[-1]) if len(leaf_ends) else 0
-    # Cut the stream wherever a block or a leaf begins: each piece lies in one block and one leaf.
-    cuts = np.union1d(np.arange(0, total, length), leaf_ends[leaf_ends < total])
-    if total == 0:
-        return np.empty(0, dtype=np.int64)
-    pieces = np.diff(np.append(cuts, total))
+    borders = np.concatenate(
+        [[0], np.cumsum(leaf_tokens)]
+    )  # the first token of each leaf, and the end
+    total = int(borders[-1])
+    starts = borders[borders < total]
+    offsets = np.full(len(borders), -(-total // length), dtype=np.int64)
+    if not len(starts):
+        return offsets
+    # Cut the blocks with a border in them where they begin and at their borders.
+    blocks = np.unique(starts // length)
+    cuts = np.union1d(blocks * length, starts)
     block = cuts // length
-    leaf = np.searchsorted(leaf_ends, cuts, side="right")
-    best_first = np.lexsort((leaf, -pieces, block))
-    first_of_block = np.flatnonzero(np.diff(block[best_first], prepend=-1))
-    owner: NDArray[np.int64] = leaf[best_first][first_of_block].astype(np.int64)
-    return owner
-
-
-def leaf_offsets_of(block_leaf: NDArray[np.int64], num_leaves: int) -> NDArray[np.int64]:
-    """Where each leaf's blocks begin: int64 (num_leaves+1,) from the non-decreasing leaf of each block."""
-    return np.searchsorted(block_leaf, np.arange(num_leaves + 1), side="left").astype(np.int64)
+    ends = np.minimum(np.append(cuts[1:], total), (block + 1) * length)
+    leaf = np.searchsorted(borders[1:], cuts, side="right")
+    best_first = np.lexsort((leaf, cuts - ends, block))
+    owner = leaf[best_first][np.flatnonzero(np.diff(block[best_first], prepend=-1))]
+    begun_in = starts // length
+    offsets[: len(starts)] = begun_in + (
+        owner[np.searchsorted(blocks, begun_in)] < np.arange(len(starts))
+    )
+    return offsets
 
 
 def join_documents(
