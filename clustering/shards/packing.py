@@ -28,8 +28,8 @@ def leaf_offsets_of(leaf_tokens: NDArray[np.int64], length: int) -> NDArray[np.i
         length: Tokens per block.
 
     Returns:
-        int64 (num_leaves+1,), non-decreasing, from 0 to ceil(sum(leaf_tokens) / length): leaf l owns the blocks
-        from its offset up to the next one's.
+        int64 (num_leaves+1,), non-decreasing, from 0 to ceil(sum(leaf_tokens) / length): leaf l owns the
+        blocks from its offset up to the next one's.
     """
     borders = np.concatenate(
         [[0], np.cumsum(leaf_tokens)]
