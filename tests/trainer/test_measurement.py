@@ -12,6 +12,7 @@ import torch
 from pipeline import Corpus, Mixture, TargetSet, open_corpus
 from tests.corpora import position_of, write_corpus
 from trainer.alignment.alignment import AlignmentSampler, Probe
+from trainer.alignment.difference import DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.measurement import (
     DistributionSampler,
@@ -118,6 +119,28 @@ def test_ranks_share_the_histograms(corpus: Corpus) -> None:
         part = DistributionSampler(inner=inner, basis=basis_of(corpus)).draw(7)
         np.testing.assert_array_equal(part.domains, np.arange(3)[rank::2])
         np.testing.assert_array_equal(part.tokens, alone.tokens[rank::2])
+
+
+def test_a_rank_without_rows_takes_part_in_the_measurement(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    last = sampler(corpus, k=1, ranks=Ranks(rank=1, world_size=2))
+    basis = np.ones((1, 1))
+    probe = Probe(loss=trained_loss, batch_size=16, pad_id=corpus.pad_id, device=CPU)
+    for drawn in (
+        last.draw(3),
+        DistributionSampler(inner=last, basis=basis).draw(3),
+        TowardAllSampler(inner=last).draw(3),
+    ):
+        assert drawn.domains.shape == (0,)
+        assert drawn.tokens.shape[0] == 0
+        assert drawn.tokens.shape[2] == corpus.tokens_per_sample
+        assert drawn.target.shape[1] == corpus.tokens_per_sample
+        for estimator in (
+            ExactEstimator(probe=probe),
+            DifferenceEstimator(probe=probe, epsilon=1e-4),
+        ):
+            np.testing.assert_array_equal(estimator.scores(drawn).values, [0.0])
 
 
 def test_the_targets_own_histogram_has_the_best_score(

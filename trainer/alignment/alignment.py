@@ -125,7 +125,7 @@ class AlignmentSampler:
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """What is looked at of the samples at `positions` (m, n): (m, n, length)."""
         tokens = self.corpus.read(positions.ravel())[:, : self.measured_tokens]
-        return tokens.reshape(*positions.shape, -1)  # type: ignore[no-any-return]
+        return tokens.reshape(*positions.shape, tokens.shape[-1])  # type: ignore[no-any-return]
 
     def _domains(self, step: int) -> NDArray[np.int64]:
         """Domains of the measurement before `step`, in order."""
