@@ -24,7 +24,7 @@ STATE_FILE = "steering.json"
 class SteeringCallback(TrainerCallback):  # type: ignore[misc]
     """Renews the mixture between steps and keeps the state of mixer and stream in every checkpoint.
 
-    `trainer.train(resume_from_checkpoint=...)` continues both, with `ignore_data_skip=True`: the stream
+    `trainer.train(resume_from_checkpoint=...)` continues both, and takes `ignore_data_skip=True`: the stream
     skips nothing, it goes on. Raises ValueError for a mixer that learns from losses.
     """
 
@@ -38,6 +38,12 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
         """Continue where the checkpoint that is resumed left the stream."""
         if state.global_step == 0:
             return
+        if not args.ignore_data_skip:
+            raise StateError(
+                f"the Trainer goes on from step {state.global_step} with ignore_data_skip=False: it would "
+                "draw and throw away as many batches as were trained on, and the stream, which goes on by "
+                "its state, would lose them. Set TrainingArguments(ignore_data_skip=True)."
+            )
         path = Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE)
         if not path.exists():
             raise StateError(

@@ -108,7 +108,7 @@ def test_callbacks_refuse_a_mixer_that_has_to_see_every_loss(tiny_corpus: Path) 
         SteeringCallback(Steering(corpus, config, make_model(corpus)))
 
 
-def test_a_checkpoint_without_the_streams_state_is_no_place_to_go_on_from(
+def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("transformers")
@@ -117,9 +117,16 @@ def test_a_checkpoint_without_the_streams_state_is_no_place_to_go_on_from(
     corpus = open_corpus(tiny_corpus)
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
-    arguments: Any = SimpleNamespace(output_dir=str(tmp_path))
+    arguments: Any = SimpleNamespace(output_dir=str(tmp_path), ignore_data_skip=True)
     state: Any = SimpleNamespace(global_step=5)
     with pytest.raises(StateError, match="checkpoint-5"):
+        callback.on_train_begin(arguments, state, None)
+    saved = tmp_path / "checkpoint-5" / "steering.json"
+    saved.parent.mkdir()
+    saved.write_text(json.dumps(callback.steering.state_dict()))
+    callback.on_train_begin(arguments, state, None)
+    arguments.ignore_data_skip = False
+    with pytest.raises(StateError, match=r"TrainingArguments\(ignore_data_skip=True\)"):
         callback.on_train_begin(arguments, state, None)
 
 
