@@ -16,7 +16,8 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline import StateError
-from trainer.steering import Steering, check_callback_can_steer
+from trainer.run.distributed import Ranks
+from trainer.steering import Steering, check_callback_can_steer, check_callback_ranks
 
 STATE_FILE = "steering.json"
 
@@ -35,7 +36,12 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Continue where the checkpoint that is resumed left the stream."""
+        """Continue where the checkpoint that is resumed left the stream.
+
+        Raises ValueError where Steering was made before this process knew its rank.
+        """
+        ranks = Ranks(rank=args.process_index, world_size=args.world_size)
+        check_callback_ranks(self.steering, ranks)
         if state.global_step == 0:
             return
         if not args.ignore_data_skip:

@@ -259,6 +259,18 @@ def check_callback_can_steer(steering: Steering) -> None:
         )
 
 
+def check_callback_ranks(steering: Steering, ranks: Ranks) -> None:
+    """Raise ValueError where the stream is not the one of this process, `ranks`, in the trainer's run."""
+    stream = steering.stream
+    if (stream.rank, stream.world_size) != (ranks.rank, ranks.world_size):
+        raise ValueError(
+            f"the stream is that of rank {stream.rank} of {stream.world_size}, and this process is rank "
+            f"{ranks.rank} of {ranks.world_size}: batches would be learned from twice, or by nobody. Make "
+            "Steering once the processes have met (torch.distributed), or with ranks=Ranks(rank=…, "
+            "world_size=…) from `trainer`."
+        )
+
+
 def current_ranks() -> Ranks:
     """This process in torch's process group, or alone if there is none."""
     if dist.is_available() and dist.is_initialized():
