@@ -76,7 +76,7 @@ def make_mixer(
         histogram=importance_mixture(view, target)
         if target and settings.blends_histogram
         else None,
-        repeat_decay=settings.repeat_decay,
+        repeat_decay=0.0 if budget is None else settings.repeat_decay,
         budget=budget,
         surplus_to_histogram=budget is not None and settings.surplus == "importance",
     )
