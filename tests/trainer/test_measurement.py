@@ -12,7 +12,7 @@ import torch
 from pipeline import Corpus, Mixture, TargetSet, open_corpus
 from tests.corpora import position_of, write_corpus
 from trainer.alignment.alignment import AlignmentSampler, Probe
-from trainer.alignment.difference import DifferenceEstimator
+from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.measurement import (
     DistributionSampler,
@@ -76,6 +76,18 @@ def test_beginnings_that_cost_the_same_are_as_telling_as_whole_samples(
     of_whole = ExactEstimator(probe=replace(short, batch_size=8)).scores(whole).values
     assert np.corrcoef(scores, of_whole)[0, 1] > 0.95
     assert scores.argmax() == of_whole.argmax() == 1, "the target is text like domain 1"
+
+
+def test_the_step_goes_by_the_weights_that_are_trained(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    config = SteeringConfig(num_steps=10, batch_size=8, target="alpha")
+    frozen = next(trained_loss.parameters())
+    frozen.requires_grad_(False)
+    frozen.data = frozen.data.to(torch.bfloat16)
+    estimator = make_estimator(config, corpus, trained_loss, ranks=Ranks())
+    assert isinstance(estimator, DifferenceEstimator)
+    assert estimator.epsilon == DEFAULT_EPSILON[torch.float32]
 
 
 def basis_of(corpus: Corpus) -> np.ndarray:

@@ -130,7 +130,7 @@ def make_estimator(
         return ExactEstimator(probe=probe)
     epsilon = config.epsilon
     if epsilon is None:
-        weight = next(loss.parameters())
+        weight = probe.parameters[0]
         # The second is what `TokenLoss` computes in.
         epsilon = default_epsilon(weight.dtype, getattr(loss, "compute_dtype", weight.dtype))
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
