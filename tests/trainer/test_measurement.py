@@ -174,6 +174,10 @@ def test_towards_all_scores_sum_to_the_norm_of_the_mean_gradient(
     )
     measured = ExactEstimator(probe=probe).scores(TowardAllSampler(inner=sampler(corpus)).draw(1))
     assert measured.values.mean() == pytest.approx(measured.target_gradient_norm**2, rel=1e-4)
+    few = TowardAllSampler(inner=replace(sampler(corpus), domains_per_draw=5))
+    measured = ExactEstimator(probe=probe).scores(few.draw(1))
+    of_five = measured.values.sum() / 5
+    assert of_five == pytest.approx(measured.target_gradient_norm**2, rel=1e-4)
 
 
 def test_losses_by_domain_are_unbiased_whatever_was_drawn() -> None:

@@ -179,7 +179,16 @@ def test_a_presets_bound_can_be_taken_off(corpus: Corpus) -> None:
         assert made.blend.moves
 
 
-@pytest.mark.parametrize("name", ["importance", "dga", "doge", "uniform+importance_share=0.5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "importance",
+        "dga",
+        "doge",
+        "doge+toward=all+start=importance",
+        "uniform+importance_share=0.5",
+    ],
+)
 def test_a_missing_target_is_explained(corpus: Corpus, name: str) -> None:
     with pytest.raises(UnknownMixerError, match="--target NAME"):
         make(corpus, name, target=None)

@@ -221,6 +221,7 @@ def _start(settings: MixerSettings, view: View, target: Target | None) -> Mixtur
     if settings.start == "uniform":
         return Mixture.uniform(view)
     natural = Mixture.natural(view)
-    if settings.start == "natural" or target is None:
+    if settings.start == "natural":
         return natural
+    assert target is not None, "needs_target was looked at"
     return importance_mixture(view, target).blend(natural, settings.start_share)

@@ -116,7 +116,7 @@ class MixerSettings:
     def needs_target(self) -> bool:
         """Whether there is no such mixer without a target."""
         free = self.method in ("natural", "uniform", "odm", "schedule")
-        free |= self.method == "doge" and self.toward == "all"
+        free |= self.method == "doge" and self.toward == "all" and self.start != "importance"
         return not free or self.blends_histogram or self.restraint == "capacity"
 
     @property
