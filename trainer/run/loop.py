@@ -151,12 +151,14 @@ class Run:
         if renewal is None:
             return
         self._record_mixture(renewal.scores)
-        if renewal.scores is not None:
+        if renewal.learned:
+            scores = renewal.scores
             self._report(
                 self.health.after_update(
                     before=before,
                     after=self.stream.mixture,
-                    scores=renewal.scores.values,
+                    scores=None if scores is None else scores.values,
+                    scored=self.steering.scored,
                     skipped_updates=self.steering.skipped_updates,
                 )
             )
