@@ -129,6 +129,11 @@ class Steering:
         return self._losses is not None
 
     @property
+    def scores_histograms(self) -> bool:
+        """Whether alignment scores are of the basis histograms instead of the domains."""
+        return isinstance(self._mixer, DistributionMixer)
+
+    @property
     def scored(self) -> NDArray[np.bool_]:
         """Shape (m,): which of the scores say something: those of histograms, or of domains with samples."""
         if isinstance(self._mixer, DistributionMixer):

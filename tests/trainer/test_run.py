@@ -218,10 +218,11 @@ def test_a_run_restored_at_every_step_ends_with_the_same_bits(
         assert records(whole, "mixture")[-1]["moved_total"] > 0
 
 
+@pytest.mark.parametrize("k", [3, 6])
 def test_distributions_record_their_own_weights_and_scores(
-    corpus: Corpus, config: TrainConfig, tmp_path: Path
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, k: int
 ) -> None:
-    config = replace(config, mixer="dga-distributions", basis=("natural", "beta"))
+    config = replace(config, mixer="dga-distributions", basis=("natural", "beta"), k=k)
     train(corpus, config, tmp_path / "run", quiet=True)
     record = records(tmp_path / "run", "mixture")[1]
     assert list(record["basis_weights"]) == ["alpha", "natural", "beta"]

@@ -164,7 +164,12 @@ class Run:
             )
 
     def _record_mixture(self, scores: Scores | None) -> None:
-        fields = self.history.record(self.stream, steps=self.config.steps, scores=scores)
+        fields = self.history.record(
+            self.stream,
+            steps=self.config.steps,
+            scores=scores,
+            of_histograms=self.steering.scores_histograms,
+        )
         self.metrics.write("mixture", self.step, **fields, **self.steering.details())
         self._report(
             self.health.after_record(mixture=self.stream.mixture, passes=self.stream.passes)
