@@ -22,7 +22,7 @@ from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
 from benchmarks.claims import rows_of
-from trainer.report.style import mixer_color
+from trainer.report.style import mixer_colors
 from trainer.results.table import Row
 
 
@@ -101,12 +101,13 @@ def draw_png(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
     figure, panels = plt.subplots(
         2, len(targets), figsize=(4.2 * len(targets) + 1, 7), squeeze=False, sharex=True
     )
+    colors = mixer_colors(row.mixer for _, row in rows)
     for curve in curves(claim, rows):
         panels[curve.panel].errorbar(
             [places.index(value) for value in curve.values],
             curve.heights,
             yerr=None if curve.dashed else curve.spreads,
-            color=mixer_color(curve.mixer),
+            color=colors[curve.mixer],
             linestyle="--" if curve.dashed else "-",
             linewidth=1 if curve.dashed else 2,
             marker=None if curve.dashed else "o",
@@ -138,8 +139,9 @@ def draw_html(claim: Claim, rows: list[tuple[str, Row]], path: Path) -> None:
     targets = list(dict.fromkeys(row.target for _, row in rows))
     titles = [f"{target}: {quantity.title}" for quantity in claim.quantities for target in targets]
     figure: Figure = make_subplots(rows=2, cols=len(targets), subplot_titles=titles)
+    colors = mixer_colors(row.mixer for _, row in rows)
     for curve in curves(claim, rows):
-        color = mixer_color(curve.mixer)
+        color = colors[curve.mixer]
         line = {"color": color, "dash": "dash" if curve.dashed else "solid"}
         figure.add_trace(
             Scatter(

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.sweeps import Point, points, references
-from trainer.report.style import mixer_color
+from trainer.report.style import Colors, mixer_colors
 from trainer.results.results import read_runs
 from trainer.results.table import Row, make_rows
 
@@ -42,12 +42,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         sharex="col",
         sharey="row",
     )
+    colors = mixer_colors(
+        [point.mixer for point in found] + [row.mixer for row in references(rows)]
+    )
     for across, setting in enumerate(settings):
         for down, target in enumerate(targets):
             _draw_panel(
                 panels[down, across],
                 [p for p in found if (p.setting, p.row.target) == (setting, target)],
                 [row for row in references(rows) if row.target == target],
+                colors,
             )
         panels[-1, across].set_xlabel(SYMBOLS.get(setting, setting))
     for down, target in enumerate(targets):
@@ -59,18 +63,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_panel(panel: Axes, found: Sequence[Point], others: Sequence[Row]) -> None:
+def _draw_panel(panel: Axes, found: Sequence[Point], others: Sequence[Row], colors: Colors) -> None:
     places: list[float | str] = list(dict.fromkeys(point.value for point in found))
     numbers = all(isinstance(place, float | int) and place > 0 for place in places)
     for row in others:
         if math.isfinite(row.final.mean):
-            panel.axhline(
-                row.final.mean, color=mixer_color(row.mixer), linestyle=":", label=row.mixer
-            )
+            panel.axhline(row.final.mean, color=colors[row.mixer], linestyle=":", label=row.mixer)
     for mixer in dict.fromkeys(point.mixer for point in found):
         mine = [point for point in found if point.mixer == mixer]
         where = [point.value if numbers else places.index(point.value) for point in mine]
-        color = mixer_color(mixer)
+        color = colors[mixer]
         panel.errorbar(
             where,
             [point.row.final.mean for point in mine],

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from trainer.model import GPT, GPTConfig, TokenLoss, per_sample_loss
     from trainer.run.config import TrainConfig
+    from trainer.run.distributed import Ranks
     from trainer.run.loop import train
     from trainer.steering import Renewal, Steering
     from trainer.steering_config import SteeringConfig
@@ -72,6 +73,7 @@ _HOME = {
     "NaturalMixer": "mixers",
     "ODMMixer": "mixers",
     "Probe": "alignment.alignment",
+    "Ranks": "run.distributed",
     "Renewal": "steering",
     "ScheduleMixer": "mixers",
     "Scores": "alignment.alignment",
@@ -112,6 +114,7 @@ __all__ = [
     "NaturalMixer",
     "ODMMixer",
     "Probe",
+    "Ranks",
     "Renewal",
     "ScheduleMixer",
     "Scores",

@@ -16,7 +16,8 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline import StateError
-from trainer.steering import Steering, check_callback_can_steer
+from trainer.run.distributed import Ranks
+from trainer.steering import Steering, check_callback_can_steer, check_callback_ranks
 
 STATE_FILE = "steering.json"
 
@@ -24,7 +25,7 @@ STATE_FILE = "steering.json"
 class SteeringCallback(TrainerCallback):  # type: ignore[misc]
     """Renews the mixture between steps and keeps the state of mixer and stream in every checkpoint.
 
-    `trainer.train(resume_from_checkpoint=...)` continues both, with `ignore_data_skip=True`: the stream
+    `trainer.train(resume_from_checkpoint=...)` continues both, and takes `ignore_data_skip=True`: the stream
     skips nothing, it goes on. Raises ValueError for a mixer that learns from losses.
     """
 
@@ -35,9 +36,20 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Continue where the checkpoint that is resumed left the stream."""
+        """Continue where the checkpoint that is resumed left the stream.
+
+        Raises ValueError where Steering was made before this process knew its rank.
+        """
+        ranks = Ranks(rank=args.process_index, world_size=args.world_size)
+        check_callback_ranks(self.steering, ranks)
         if state.global_step == 0:
             return
+        if not args.ignore_data_skip:
+            raise StateError(
+                f"the Trainer goes on from step {state.global_step} with ignore_data_skip=False: it would "
+                "draw and throw away as many batches as were trained on, and the stream, which goes on by "
+                "its state, would lose them. Set TrainingArguments(ignore_data_skip=True)."
+            )
         path = Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE)
         if not path.exists():
             raise StateError(

@@ -4,7 +4,8 @@
     Trainer(callbacks=[SteeringCallback(steering)]).fit(module, loader over steering.stream)
 
 With gradient accumulation a batch of the stream is one micro-batch: `SteeringConfig.num_steps` is then
-max_steps · accumulate_grad_batches.
+max_steps · accumulate_grad_batches. On several devices Steering is told its `ranks`
+(docs/integrations/lightning.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from trainer.steering import Steering, check_callback_can_steer
+from trainer.run.distributed import Ranks
+from trainer.steering import Steering, check_callback_can_steer, check_callback_ranks
 
 
 class SteeringCallback(Callback):
@@ -25,6 +27,12 @@ class SteeringCallback(Callback):
     def __init__(self, steering: Steering) -> None:
         check_callback_can_steer(steering)
         self.steering = steering
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise ValueError where Steering was made before this process knew its rank."""
+        shares = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        ranks = Ranks(rank=shares["rank"], world_size=shares["num_replicas"])
+        check_callback_ranks(self.steering, ranks)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

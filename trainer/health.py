@@ -2,7 +2,7 @@
 
 Seven conditions, each with a threshold of the user's:
 
-    still         the mixture has hardly moved over many updates in a row
+    still         the mixture has hardly moved over many updates on alignment in a row
     collapsed     the mixture has shrunk to very few domains
     repeated      some domain has been seen too often
     overfitting   the target's test loss rises while the loss on its train sample, which steers, falls
@@ -58,22 +58,21 @@ class Health:
         self._best_generic: float | None = None
 
     def after_update(
-        self, *, before: Mixture, after: Mixture, scores: NDArray[np.float64], skipped_updates: int
+        self,
+        *,
+        before: Mixture,
+        after: Mixture,
+        scores: NDArray[np.float64] | None,
+        scored: NDArray[np.bool_],
+        skipped_updates: int,
     ) -> list[Finding]:
-        """After the mixer has learned from `scores` (m,); `skipped_updates` counts since the beginning."""
-        limits = self._thresholds
-        moved = after.distance(before)
-        self._still_updates = self._still_updates + 1 if moved < limits.still_distance else 0
+        """After the mixer has learned from `scores` (m,), of which those `scored` (m,) say something.
+
+        Without scores it has learned from losses, a batch at a time: no step is long, and no two of them
+        need agree. `skipped_updates` counts since the beginning.
+        """
         found = [
-            self._onset(
-                "still",
-                self._still_updates >= limits.still_updates,
-                moved,
-                limits.still_distance,
-                f"the mixture moved by less than {limits.still_distance:g} in each of "
-                f"{self._still_updates} updates; a larger step size (or score_scale=std) lets it follow "
-                "the scores.",
-            ),
+            None if scores is None else self._stillness(before, after),
             self._onset(
                 "not-finite",
                 skipped_updates > self._skipped,
@@ -82,7 +81,7 @@ class Health:
                 f"{skipped_updates} updates were skipped because scores were not finite; the weights stay "
                 "as they were. If it goes on, the model is diverging: lower the learning rate.",
             ),
-            self._noise(scores),
+            None if scores is None else self._noise(scores, scored),
         ]
         self._skipped = skipped_updates
         return [finding for finding in found if finding is not None]
@@ -94,7 +93,7 @@ class Health:
         found = [
             self._onset(
                 "collapsed",
-                spread < limits.fewest_domains,
+                spread < limits.fewest_domains and _can_move(mixture),
                 spread,
                 limits.fewest_domains,
                 f"the mixture is spread over {spread:.2f} domains (exp of its entropy), below "
@@ -150,13 +149,28 @@ class Health:
             return None
         return Finding(kind=kind, value=value, threshold=threshold, message=message)
 
-    def _noise(self, scores: NDArray[np.float64]) -> Finding | None:
+    def _stillness(self, before: Mixture, after: Mixture) -> Finding | None:
+        limits = self._thresholds
+        moved = after.distance(before)
+        still = moved < limits.still_distance and _can_move(before)
+        self._still_updates = self._still_updates + 1 if still else 0
+        return self._onset(
+            "still",
+            self._still_updates >= limits.still_updates,
+            moved,
+            limits.still_distance,
+            f"the mixture moved by less than {limits.still_distance:g} in each of "
+            f"{self._still_updates} updates; a larger step size (or score_scale=std) lets it follow "
+            "the scores.",
+        )
+
+    def _noise(self, scores: NDArray[np.float64], scored: NDArray[np.bool_]) -> Finding | None:
         """Correlation of successive scores: signal / (signal + noise) in variance, if the signal stays."""
         limits = self._thresholds
         if not np.isfinite(scores).all():
             return None
         if self._last_scores is not None:
-            agreement = correlation(self._last_scores, scores)
+            agreement = correlation(self._last_scores[scored], scores[scored])
             if agreement is not None:
                 self._agreements = [*self._agreements, agreement][-limits.noise_updates :]
         self._last_scores = scores
@@ -206,6 +220,11 @@ class Health:
             f"the generic loss is {loss - best:.3f} nats above its lowest; a share for natural proportions "
             "(natural_share) keeps general ability.",
         )
+
+
+def _can_move(mixture: Mixture) -> bool:
+    """Whether there is more than one domain to draw from."""
+    return int((mixture.view.sizes > 0).sum()) > 1
 
 
 def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

@@ -48,6 +48,8 @@ class Renewal:
     """Step of the first batch that is drawn from it."""
     scores: Scores | None
     """What the mixer learned from, if it was alignment; (k,) or one per basis histogram."""
+    learned: bool
+    """Whether the mixer was shown scores or losses, of which it skips those that are not finite."""
 
 
 class Steering:
@@ -125,6 +127,18 @@ class Steering:
     def learns_from_losses(self) -> bool:
         """Whether the mixer wants to `observe` the training losses."""
         return self._losses is not None
+
+    @property
+    def scores_histograms(self) -> bool:
+        """Whether alignment scores are of the basis histograms instead of the domains."""
+        return isinstance(self._mixer, DistributionMixer)
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Shape (m,): which of the scores say something: those of histograms, or of domains with samples."""
+        if isinstance(self._mixer, DistributionMixer):
+            return np.ones(len(self._mixer.basis), dtype=np.bool_)
+        return self.stream.view.sizes > 0
 
     def scores_batch(self, step: int) -> bool:
         """Whether `watching` will score batch `step`, in an uncompiled pass."""
@@ -224,7 +238,11 @@ class Steering:
             scores = self._alignment_source().scores(step)
             self._mixer.update(step, scores.values)
         mixture = self._blend(self._mixer.mixture_at(step), step, self.stream.samples_drawn)
-        return Renewal(first_step=self.stream.set_mixture(mixture), scores=scores)
+        return Renewal(
+            first_step=self.stream.set_mixture(mixture),
+            scores=scores,
+            learned=self._mixer.signal != "nothing",
+        )
 
     def _alignment_source(self) -> AlignmentSource:
         """Made when first needed: by then the model is where it is trained."""
@@ -256,6 +274,18 @@ def check_callback_can_steer(steering: Steering) -> None:
             f"the mixer {steering.settings.method!r} learns from the loss of every sample, which this "
             "trainer does not show to callbacks. Call steering.observe in a loop of your own, or take "
             "another mixer."
+        )
+
+
+def check_callback_ranks(steering: Steering, ranks: Ranks) -> None:
+    """Raise ValueError where the stream is not the one of this process, `ranks`, in the trainer's run."""
+    stream = steering.stream
+    if (stream.rank, stream.world_size) != (ranks.rank, ranks.world_size):
+        raise ValueError(
+            f"the stream is that of rank {stream.rank} of {stream.world_size}, and this process is rank "
+            f"{ranks.rank} of {ranks.world_size}: batches would be learned from twice, or by nobody. Make "
+            "Steering once the processes have met (torch.distributed), or with ranks=Ranks(rank=…, "
+            "world_size=…) from `trainer`."
         )
 
 

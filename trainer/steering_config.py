@@ -47,7 +47,7 @@ class SteeringConfig:
     """Gradients as they are, the target's clipped to norm 1, or both normalised."""
     epsilon: float | None = None
     """Length of the difference estimator's step as a share of the parameters' norm; default: what suits
-    the loss's `compute_dtype` and the parameters' type."""
+    the loss's `compute_dtype` and the type of what is trained."""
     sequences_per_domain: int = 4
     """Samples that stand for a domain when alignment is measured."""
     sequences_per_distribution: int = 32

@@ -28,7 +28,8 @@ class TrainCommand:
     """An earlier version of the corpus, to continue a run that began before documents were added; default:
     the newest."""
     out: Path | None = None
-    """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-seedSEED, for an address runs/NAME/…"""
+    """Folder of this run; default: CORPUS/runs/MIXER-TARGET-kK-PRESET-seedSEED (without what is not
+    given), for an address runs/NAME/…"""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 

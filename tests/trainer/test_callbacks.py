@@ -16,7 +16,7 @@ from pipeline import Mixture, StateError, open_corpus
 from tests.conftest import EXAMPLES
 from tests.test_integrations import same_weights
 from tests.trainer.test_steering import make_model
-from trainer import Steering, SteeringConfig
+from trainer import Ranks, Steering, SteeringConfig
 
 PYTORCH = pytest.mark.parametrize("example", [["steer_pytorch"]], indirect=True)
 HUGGINGFACE = pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_callbacks_refuse_a_mixer_that_has_to_see_every_loss(tiny_corpus: Path) 
         SteeringCallback(Steering(corpus, config, make_model(corpus)))
 
 
-def test_a_checkpoint_without_the_streams_state_is_no_place_to_go_on_from(
+def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("transformers")
@@ -117,10 +117,42 @@ def test_a_checkpoint_without_the_streams_state_is_no_place_to_go_on_from(
     corpus = open_corpus(tiny_corpus)
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
-    arguments: Any = SimpleNamespace(output_dir=str(tmp_path))
+    arguments: Any = SimpleNamespace(
+        output_dir=str(tmp_path), ignore_data_skip=True, process_index=0, world_size=1
+    )
     state: Any = SimpleNamespace(global_step=5)
     with pytest.raises(StateError, match="checkpoint-5"):
         callback.on_train_begin(arguments, state, None)
+    saved = tmp_path / "checkpoint-5" / "steering.json"
+    saved.parent.mkdir()
+    saved.write_text(json.dumps(callback.steering.state_dict()))
+    callback.on_train_begin(arguments, state, None)
+    arguments.ignore_data_skip = False
+    with pytest.raises(StateError, match=r"TrainingArguments\(ignore_data_skip=True\)"):
+        callback.on_train_begin(arguments, state, None)
+
+
+def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("lightning")
+    from trainer.callbacks_huggingface import SteeringCallback as HuggingFace
+    from trainer.callbacks_lightning import SteeringCallback as Lightning
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    state: Any = SimpleNamespace(global_step=0)
+    one: Any = SimpleNamespace(process_index=0, world_size=1, distributed_sampler_kwargs=None)
+    second: Any = SimpleNamespace(
+        process_index=1, world_size=2, distributed_sampler_kwargs={"rank": 1, "num_replicas": 2}
+    )
+    for ranks, fits, other in ((None, one, second), (Ranks(rank=1, world_size=2), second, one)):
+        steering = Steering(corpus, config, make_model(corpus), ranks=ranks)
+        HuggingFace(steering).on_train_begin(fits, state, None)
+        Lightning(steering).on_fit_start(fits, None)
+        with pytest.raises(ValueError, match=r"this process is rank . of .: .* ranks=Ranks"):
+            HuggingFace(steering).on_train_begin(other, state, None)
+        with pytest.raises(ValueError, match=r"this process is rank . of .: .* ranks=Ranks"):
+            Lightning(steering).on_fit_start(other, None)
 
 
 def power_cut_at(step: int, whole: Any) -> Any:

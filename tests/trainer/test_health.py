@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline import Corpus, Mixture, View, open_corpus
 from tests.corpora import write_corpus
@@ -46,9 +47,24 @@ def update(health: Health, view: View, moved: float = 0.1, skipped: int = 0) -> 
     before = Mixture(view, np.array([0.4, 0.4, 0.2]))
     after = Mixture(view, np.array([0.4 - moved, 0.4 + moved, 0.2]))
     scores = np.array([1.0, 2.0, 3.0])
-    return kinds(
-        health.after_update(before=before, after=after, scores=scores, skipped_updates=skipped)
+    return updated(health, before, after, scores, skipped)
+
+
+def updated(
+    health: Health,
+    before: Mixture,
+    after: Mixture,
+    scores: NDArray[np.float64] | None,
+    skipped: int = 0,
+) -> list[str]:
+    found = health.after_update(
+        before=before,
+        after=after,
+        scores=scores,
+        scored=before.view.sizes > 0,
+        skipped_updates=skipped,
     )
+    return kinds(found)
 
 
 def evaluated(test: float, train: float | None, generic: float | None = None) -> Evaluation:
@@ -71,7 +87,9 @@ def test_weights_that_do_not_move(health: Health, view: View) -> None:
 def test_scores_that_are_not_finite(health: Health, view: View) -> None:
     before = Mixture.natural(view)
     bad = np.array([np.nan, 0.0, 0.0])
-    found = health.after_update(before=before, after=before, scores=bad, skipped_updates=1)
+    found = health.after_update(
+        before=before, after=before, scores=bad, scored=view.sizes > 0, skipped_updates=1
+    )
     assert kinds(found) == ["not-finite"]
     assert "1 updates were skipped" in found[0].message
     assert update(health, view, skipped=2) == []
@@ -84,17 +102,41 @@ def test_scores_that_agree_too_little(health: Health, view: View) -> None:
 
     def measured(*scores: float) -> list[str]:
         changed = Mixture(view, np.array([0.2, 0.3, 0.5]))
-        return kinds(
-            health.after_update(
-                before=mixture, after=changed, scores=np.array(scores), skipped_updates=0
-            )
-        )
+        return updated(health, mixture, changed, np.array(scores))
 
     assert measured(1, 2, 3) == measured(1, 2, 3) == []
     assert measured(3, 2, 1) == ["noisy"], "correlations 1 and -1"
     assert measured(3, 2, 1) == [], "correlations -1 and 1: it goes on"
     assert measured(3, 2, 1) == [], "it has ended"
     assert correlation(np.array([1.0, 2.0]), np.array([1.0, 1.0])) is None
+
+
+def test_domains_without_samples_do_not_agree(health: Health, numbered_corpus: Corpus) -> None:
+    view = numbered_corpus.domains(k=numbered_corpus.num_leaves)
+    mixtures = Mixture.natural(view), Mixture.uniform(view)
+    filled = view.sizes > 0
+    found = []
+    for way in (1, -1, 1):
+        scores = np.where(filled, 5.0, 0.0)
+        scores[np.flatnonzero(filled)] += way * np.linspace(-0.1, 0.1, filled.sum())
+        found.append(updated(health, *mixtures, scores))
+    assert found == [[], [], ["noisy"]], (
+        "empty domains have 0 each time, and the others are opposed"
+    )
+
+
+def test_a_single_domain_neither_moves_nor_collapses(health: Health, corpus: Corpus) -> None:
+    only = Mixture.natural(corpus.domains(k=1))
+    for _ in range(5):
+        assert updated(health, only, only, np.array([1.0])) == []
+        assert health.after_record(mixture=only, passes=np.array([1.0])) == []
+
+
+def test_losses_that_are_not_finite(health: Health, view: View) -> None:
+    """ODM moves little in each of its many updates, and owes no agreement."""
+    mixture = Mixture.natural(view)
+    assert [updated(health, mixture, mixture, None) for _ in range(5)] == [[]] * 5
+    assert updated(health, mixture, mixture, None, 1) == ["not-finite"]
 
 
 def test_a_mixture_of_few_domains_and_a_domain_too_often(health: Health, view: View) -> None:
@@ -156,8 +198,10 @@ def test_a_diverging_run_warns_of_its_scores(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
     config = replace(config, learning_rate=1e30, clip_norm=1e30, warmup_steps=0)
-    train(corpus, config, tmp_path / "run", quiet=True)
-    assert [r["kind"] for r in records(tmp_path / "run", "health")] == ["not-finite"]
+    for mixer in ("dga", "odm"):
+        run = tmp_path / mixer
+        train(corpus, replace(config, mixer=mixer), run, quiet=True)
+        assert [r["kind"] for r in records(run, "health")] == ["not-finite"]
 
 
 def test_the_report_shows_what_a_run_warned_of(tmp_path: Path) -> None:

@@ -133,6 +133,22 @@ def test_fewer_domains_per_draw_are_spread_over_the_tree(corpus: Corpus) -> None
     assert len(np.unique(drawn)) == 12, "in time all of them have their turn"
 
 
+@pytest.mark.parametrize("count", [1, 5, 7, 8, 11])
+def test_no_domain_is_drawn_twice_where_the_parts_are_unequal(corpus: Corpus, count: int) -> None:
+    sampler = AlignmentSampler(
+        corpus=corpus,
+        view=corpus.domains(k=12),
+        target=corpus.target("alpha"),
+        seed=1,
+        domains_per_draw=count,
+    )
+    drawn = [sampler.draw(step).domains for step in range(60)]
+    for domains in drawn:
+        assert len(domains) == count
+        assert (np.diff(domains) > 0).all()
+    assert len(np.unique(drawn)) == 12
+
+
 SOURCES: dict[str, dict[str, Any]] = {
     "probe": {"estimator": "probe", "probe_every": 2},
     "probe, own observations": {"estimator": "probe", "probe_every": 2, "shrinkage": "none"},

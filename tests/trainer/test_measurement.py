@@ -12,6 +12,7 @@ import torch
 from pipeline import Corpus, Mixture, TargetSet, open_corpus
 from tests.corpora import position_of, write_corpus
 from trainer.alignment.alignment import AlignmentSampler, Probe
+from trainer.alignment.difference import DEFAULT_EPSILON, DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.alignment.measurement import (
     DistributionSampler,
@@ -77,6 +78,18 @@ def test_beginnings_that_cost_the_same_are_as_telling_as_whole_samples(
     assert scores.argmax() == of_whole.argmax() == 1, "the target is text like domain 1"
 
 
+def test_the_step_goes_by_the_weights_that_are_trained(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    config = SteeringConfig(num_steps=10, batch_size=8, target="alpha")
+    frozen = next(trained_loss.parameters())
+    frozen.requires_grad_(False)
+    frozen.data = frozen.data.to(torch.bfloat16)
+    estimator = make_estimator(config, corpus, trained_loss, ranks=Ranks())
+    assert isinstance(estimator, DifferenceEstimator)
+    assert estimator.epsilon == DEFAULT_EPSILON[torch.float32]
+
+
 def basis_of(corpus: Corpus) -> np.ndarray:
     view = corpus.domains(k=12)
     mixtures = [
@@ -120,6 +133,28 @@ def test_ranks_share_the_histograms(corpus: Corpus) -> None:
         np.testing.assert_array_equal(part.tokens, alone.tokens[rank::2])
 
 
+def test_a_rank_without_rows_takes_part_in_the_measurement(
+    corpus: Corpus, trained_loss: TokenLoss
+) -> None:
+    last = sampler(corpus, k=1, ranks=Ranks(rank=1, world_size=2))
+    basis = np.ones((1, 1))
+    probe = Probe(loss=trained_loss, batch_size=16, pad_id=corpus.pad_id, device=CPU)
+    for drawn in (
+        last.draw(3),
+        DistributionSampler(inner=last, basis=basis).draw(3),
+        TowardAllSampler(inner=last).draw(3),
+    ):
+        assert drawn.domains.shape == (0,)
+        assert drawn.tokens.shape[0] == 0
+        assert drawn.tokens.shape[2] == corpus.tokens_per_sample
+        assert drawn.target.shape[1] == corpus.tokens_per_sample
+        for estimator in (
+            ExactEstimator(probe=probe),
+            DifferenceEstimator(probe=probe, epsilon=1e-4),
+        ):
+            np.testing.assert_array_equal(estimator.scores(drawn).values, [0.0])
+
+
 def test_the_targets_own_histogram_has_the_best_score(
     corpus: Corpus, trained_loss: TokenLoss
 ) -> None:
@@ -139,6 +174,10 @@ def test_towards_all_scores_sum_to_the_norm_of_the_mean_gradient(
     )
     measured = ExactEstimator(probe=probe).scores(TowardAllSampler(inner=sampler(corpus)).draw(1))
     assert measured.values.mean() == pytest.approx(measured.target_gradient_norm**2, rel=1e-4)
+    few = TowardAllSampler(inner=replace(sampler(corpus), domains_per_draw=5))
+    measured = ExactEstimator(probe=probe).scores(few.draw(1))
+    of_five = measured.values.sum() / 5
+    assert of_five == pytest.approx(measured.target_gradient_norm**2, rel=1e-4)
 
 
 def test_losses_by_domain_are_unbiased_whatever_was_drawn() -> None:

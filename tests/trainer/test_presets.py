@@ -146,7 +146,49 @@ def test_names_that_mean_nothing_are_explained(name: str, message: str) -> None:
         mixer_settings(name)
 
 
-@pytest.mark.parametrize("name", ["importance", "dga", "doge", "uniform+importance_share=0.5"])
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ("natural_share=2", "between 0 and 1"),
+        ("natural_share_end=-0.1", "between 0 and 1"),
+        ("importance_share=nan", "between 0 and 1"),
+        ("start=importance+start_share=2", "between 0 and 1"),
+        ("step_size=-1", "0 or more"),
+        ("max_passes=2+repeat_decay=-1", "0 or more"),
+        ("ema=0", "above 0 and at most 1"),
+        ("update_every=0", "at least 1 step"),
+        ("max_passes=0", "above 0; none is no bound"),
+        ("max_passes=inf", "above 0; none is no bound"),
+    ],
+)
+def test_settings_out_of_range_are_explained(change: str, rule: str) -> None:
+    field, _, value = change.rpartition("+")[2].partition("=")
+    with pytest.raises(UnknownMixerError, match=f"{field}={float(value):g}.* 'dga' must .*{rule}"):
+        mixer_settings(f"dga+{change}")
+    with pytest.raises(
+        UnknownMixerError, match=r"bregman=0\.0 of the mixer 'doge' must be above 0"
+    ):
+        mixer_settings("doge+bregman=0")
+
+
+def test_a_presets_bound_can_be_taken_off(corpus: Corpus) -> None:
+    for name in ("importance-fading", "importance-general"):
+        made = make(corpus, f"{name}+max_passes=none")
+        assert made.budget is None
+        assert made.blend.repeat_decay == 0, "there is nothing to measure repeats against"
+        assert made.blend.moves
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "importance",
+        "dga",
+        "doge",
+        "doge+toward=all+start=importance",
+        "uniform+importance_share=0.5",
+    ],
+)
 def test_a_missing_target_is_explained(corpus: Corpus, name: str) -> None:
     with pytest.raises(UnknownMixerError, match="--target NAME"):
         make(corpus, name, target=None)

@@ -16,9 +16,16 @@ import pytest
 
 from tests.trainer.written_runs import STEPS, TARGETS, write_run, write_runs
 from trainer.compare.grid import Cell, Grid
+from trainer.mixers import PRESETS
 from trainer.report.names import DomainNames
 from trainer.report.report import render_report
-from trainer.report.settings import differing_settings, make_notes
+from trainer.report.settings import (
+    common_settings,
+    differing_settings,
+    make_notes,
+    mixer_settings,
+)
+from trainer.report.style import MIXER_COLORS, mixer_colors
 from trainer.results.headline import make_headlines
 from trainer.results.results import DomainValues, ResultsError, Run, read_run, read_runs
 from trainer.results.table import (
@@ -168,6 +175,26 @@ def test_settings_that_differ_are_pointed_out(tmp_path: Path) -> None:
     found = read_runs(tmp_path)
     assert differing_settings(found) == ["steps"]
     assert any("steps" in note for note in make_notes(found))
+
+
+def test_what_mixers_do_not_read_is_no_difference(runs: list[Run], tmp_path: Path) -> None:
+    assert make_notes(runs) == []
+    listed = dict(mixer_settings(runs))
+    assert listed["dga"] == "epsilon 5e-05, measured tokens 256, shrinkage none, step size 5"
+    assert listed["natural"] == ""
+    assert ("estimator", "difference") in common_settings(runs)
+    for seed, shrinkage in enumerate(("none", "tree")):
+        cell = Cell(mixer="dga", k=8, target="recipes", seed=seed)
+        write_run(tmp_path, cell, shrinkage=shrinkage)
+    assert differing_settings(read_runs(tmp_path)) == ["shrinkage"]
+
+
+def test_a_reports_mixers_are_told_apart() -> None:
+    varied = [f"dga+update_every={steps}" for steps in (5, 50, 500, 1, 2, 3, 4)]
+    colors = mixer_colors(["dga", *varied, "natural"])
+    assert len({colors[mixer] for mixer in ("dga", *varied, "natural")}) == 9
+    assert colors["dga"] == MIXER_COLORS["dga"]
+    assert set(PRESETS) <= set(MIXER_COLORS)
 
 
 # --- the page ------------------------------------------------------------------------------------

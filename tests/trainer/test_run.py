@@ -23,7 +23,7 @@ from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
 from trainer.run.resolve import idle_settings, resolve
-from trainer.run.run_folder import RunFolderError
+from trainer.run.run_folder import RunFolder, RunFolderError
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
 
@@ -218,10 +218,11 @@ def test_a_run_restored_at_every_step_ends_with_the_same_bits(
         assert records(whole, "mixture")[-1]["moved_total"] > 0
 
 
+@pytest.mark.parametrize("k", [3, 6])
 def test_distributions_record_their_own_weights_and_scores(
-    corpus: Corpus, config: TrainConfig, tmp_path: Path
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, k: int
 ) -> None:
-    config = replace(config, mixer="dga-distributions", basis=("natural", "beta"))
+    config = replace(config, mixer="dga-distributions", basis=("natural", "beta"), k=k)
     train(corpus, config, tmp_path / "run", quiet=True)
     record = records(tmp_path / "run", "mixture")[1]
     assert list(record["basis_weights"]) == ["alpha", "natural", "beta"]
@@ -373,4 +374,23 @@ def test_settings_without_effect_are_noticed() -> None:
     assert idle_settings(dga) == ["half_life", "probe_every", "basis"]
     tree = replace(dga, mixer="dga+shrinkage=tree", basis=(), probe_every=10)
     assert idle_settings(tree) == []
+    few = replace(tree, shrinkage="tree", measured_domains=2)
+    assert idle_settings(few) == []
+    for mixer in ("dga+estimator=probe", "dga-distributions"):
+        assert idle_settings(replace(few, mixer=mixer)) == ["measured_domains"]
     assert idle_settings(TrainConfig(mixer="schedule", weights_file="plan.jsonl")) == []
+
+
+@pytest.mark.parametrize("mixer", ["natural", "importance", "dga", "dga-distributions", "doge"])
+def test_a_setting_without_effect_makes_no_other_run(
+    corpus: Corpus, tmp_path: Path, mixer: str
+) -> None:
+    config, folder = TrainConfig(mixer=mixer, target="alpha"), RunFolder(tmp_path)
+    folder.begin(resolve(config, corpus, CPU), corpus, CPU)
+    idle = replace(config, weights_file="plan.jsonl", probe_every=3, half_life=7)
+    if mixer != "dga-distributions":
+        idle = replace(idle, basis=("alpha",), sequences_per_distribution=9)
+    if mixer in ("natural", "importance"):
+        idle = replace(idle, epsilon=1.0, target_batch=2, shrinkage="tree", measured_domains=2)
+    folder.check(resolve(idle, corpus, CPU), corpus)
+    assert resolve(idle, corpus, CPU) == resolve(config, corpus, CPU)

@@ -33,11 +33,13 @@ def write_run(
     steps: int = STEPS,
     done_steps: int | None = None,
     targets: tuple[str, ...] = TARGETS,
+    **settings: Any,
 ) -> Path:
-    """One run; one with `done_steps` before its last step is unfinished."""
+    """One run, with `settings` in its configuration; with `done_steps` before its last step unfinished."""
     folder = out / cell.name
     folder.mkdir(parents=True)
     k = cell.k or k
+    measures = cell.mixer.startswith("dga")
     evaluated = targets if cell.target is None else (cell.target,)
     config = {
         "target": cell.target,
@@ -49,7 +51,12 @@ def write_run(
         "batch_size": 64,
         "seed": cell.seed,
         "learning_rate": 0.001,
-        "step_size": 5.0 if cell.mixer.startswith("dga") else None,
+        "step_size": 5.0 if measures else None,
+        "estimator": "difference",
+        "shrinkage": "none" if measures else None,
+        "measured_tokens": 256 if measures else None,
+        "epsilon": 5e-5 if measures else None,
+        **settings,
         "corpus_fingerprint": "ab" * 32,
     }
     records = _records(cell, k, steps, done_steps or steps, evaluated)

@@ -125,18 +125,20 @@ class AlignmentSampler:
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """What is looked at of the samples at `positions` (m, n): (m, n, length)."""
         tokens = self.corpus.read(positions.ravel())[:, : self.measured_tokens]
-        return tokens.reshape(*positions.shape, -1)  # type: ignore[no-any-return]
+        return tokens.reshape(*positions.shape, tokens.shape[-1])  # type: ignore[no-any-return]
 
     def _domains(self, step: int) -> NDArray[np.int64]:
         """Domains of the measurement before `step`, in order."""
         filled = np.flatnonzero(self.view.sizes)
         if self.domains_per_draw is None or self.domains_per_draw >= len(filled):
             return filled
-        # One from each of m equal parts: neighbors in the order are neighbors in the tree.
-        part = np.arange(self.domains_per_draw)
-        uniform = random_uniform(self.seed, _CHOICE_DRAW, step, part)
-        chosen = ((part + uniform) * len(filled) / self.domains_per_draw).astype(np.int64)
-        domains: NDArray[np.int64] = filled[np.minimum(chosen, len(filled) - 1)]
+        # One from each of m parts of whole domains: neighbors in the order are neighbors in the tree.
+        part = np.arange(self.domains_per_draw + 1)
+        edges = part * len(filled) // self.domains_per_draw
+        uniform = random_uniform(self.seed, _CHOICE_DRAW, step, part[:-1])
+        domains: NDArray[np.int64] = filled[
+            edges[:-1] + (uniform * np.diff(edges)).astype(np.int64)
+        ]
         return domains
 
     def _samples_of(self, domains: NDArray[np.int64], step: int) -> NDArray[np.int64]:

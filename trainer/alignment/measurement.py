@@ -72,18 +72,20 @@ class DistributionSampler:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TowardAllSampler:
-    """The samples of all domains are the target too: their gradient is the mean over domains."""
+    """The samples of the domains are the target too: their gradient is the mean over those that are drawn."""
 
     inner: AlignmentSampler
 
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's domains, and their samples once more as its share of the target."""
         samples = self.inner.draw(step)
-        filled = int((self.inner.view.sizes > 0).sum())
+        drawn = int((self.inner.view.sizes > 0).sum())
+        if self.inner.domains_per_draw is not None:
+            drawn = min(drawn, self.inner.domains_per_draw)
         return replace(
             samples,
             target=samples.tokens.reshape(-1, samples.tokens.shape[-1]),
-            target_total=filled * self.inner.sequences_per_domain,
+            target_total=drawn * self.inner.sequences_per_domain,
             target_weights=None,
         )
 
@@ -130,7 +132,7 @@ def make_estimator(
         return ExactEstimator(probe=probe)
     epsilon = config.epsilon
     if epsilon is None:
-        weight = next(loss.parameters())
+        weight = probe.parameters[0]
         # The second is what `TokenLoss` computes in.
         epsilon = default_epsilon(weight.dtype, getattr(loss, "compute_dtype", weight.dtype))
     return DifferenceEstimator(probe=probe, epsilon=epsilon)

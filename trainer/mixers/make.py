@@ -76,7 +76,7 @@ def make_mixer(
         histogram=importance_mixture(view, target)
         if target and settings.blends_histogram
         else None,
-        repeat_decay=settings.repeat_decay,
+        repeat_decay=0.0 if budget is None else settings.repeat_decay,
         budget=budget,
         surplus_to_histogram=budget is not None and settings.surplus == "importance",
     )
@@ -221,6 +221,7 @@ def _start(settings: MixerSettings, view: View, target: Target | None) -> Mixtur
     if settings.start == "uniform":
         return Mixture.uniform(view)
     natural = Mixture.natural(view)
-    if settings.start == "natural" or target is None:
+    if settings.start == "natural":
         return natural
+    assert target is not None, "needs_target was looked at"
     return importance_mixture(view, target).blend(natural, settings.start_share)

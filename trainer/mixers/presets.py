@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ SIGNALS: dict[Method, Signal] = {
 
 
 class UnknownMixerError(BraidstreamError, ValueError):
-    """A mixer name that is none, or a mixer that lacks what it needs."""
+    """A mixer name that is none, a setting out of range, or a mixer that lacks what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,22 @@ class MixerSettings:
     """Whether the bound on passes and a reserve that moves hold as they are set, or as far as the model could
     learn the target's domains by heart (`trainer.mixers.restraint`)."""
 
+    def __post_init__(self) -> None:
+        for name in ("start_share", "importance_share", "natural_share", "natural_share_end"):
+            share = getattr(self, name)
+            self._require(
+                name, share is None or 0 <= share <= 1, "lie between 0 and 1; it is a share"
+            )
+        for name in ("step_size", "repeat_decay"):
+            self._require(name, getattr(self, name) >= 0, "be 0 or more")
+        self._require("ema", 0 < self.ema <= 1, "be above 0 and at most 1; 1 is no average")
+        self._require("bregman", self.bregman > 0, "be above 0; the smaller, the faster")
+        self._require("update_every", self.update_every >= 1, "be at least 1 step")
+        bound = self.max_passes
+        self._require(
+            "max_passes", bound is None or 0 < bound < math.inf, "be above 0; none is no bound"
+        )
+
     @property
     def signal(self) -> Signal:
         """What this mixer learns from."""
@@ -99,7 +116,7 @@ class MixerSettings:
     def needs_target(self) -> bool:
         """Whether there is no such mixer without a target."""
         free = self.method in ("natural", "uniform", "odm", "schedule")
-        free |= self.method == "doge" and self.toward == "all"
+        free |= self.method == "doge" and self.toward == "all" and self.start != "importance"
         return not free or self.blends_histogram or self.restraint == "capacity"
 
     @property
@@ -156,6 +173,12 @@ class MixerSettings:
         if "start" in used and self.start == "importance":
             used.append("start_share")
         return tuple(used)
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UnknownMixerError(
+                f"{name}={getattr(self, name)!r} of the mixer {self.method!r} must {rule}."
+            )
 
 
 PRESETS: dict[str, MixerSettings] = {

@@ -76,6 +76,5 @@ def restrained(settings: MixerSettings, by: Restraint) -> MixerSettings:
         settings = replace(settings, natural_share=end + by.share * (settings.natural_share - end))
     if settings.max_passes is None:
         return settings
-    if math.isinf(by.passes):
-        return replace(settings, max_passes=None, repeat_decay=0.0)
-    return replace(settings, max_passes=settings.max_passes * by.passes)
+    bound = settings.max_passes * by.passes
+    return replace(settings, max_passes=None if math.isinf(bound) else bound)

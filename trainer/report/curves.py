@@ -10,10 +10,10 @@ import numpy as np
 
 from trainer.report.names import NamesOf
 from trainer.report.style import (
+    Colors,
     Figure,
     dash_of,
     layout,
-    mixer_color,
     plain,
     rounded,
     translucent,
@@ -64,23 +64,27 @@ def over_seeds(runs: Sequence[Run], series: Series) -> Curve | None:
     )
 
 
-def loss_chart(groups: Groups, series: Series, title: str) -> Figure | None:
+def loss_chart(groups: Groups, series: Series, title: str, colors: Colors) -> Figure | None:
     """Loss curves; the range leaves out the fall of the first tenth of the run."""
     curves = _curves(groups, series)
     if not curves:
         return None
     shown = visible_range([(c.steps.tolist(), c.mean.tolist()) for c in curves.values()])
     axis = {} if shown is None else {"range": shown}
-    traces = [t for key, curve in curves.items() for t in _traces(key, curve, groups, ".3f")]
+    traces = [
+        t for key, curve in curves.items() for t in _traces(key, curve, groups, colors, ".3f")
+    ]
     return {"data": traces, "layout": layout("step", title, yaxis=axis)}
 
 
-def spread_chart(groups: Groups) -> Figure | None:
+def spread_chart(groups: Groups, colors: Colors) -> Figure | None:
     """Effective number of domains: how concentrated the mixture is."""
     curves = _curves(groups, lambda run: (run.mixtures.steps, run.mixtures.effective_domains))
     if not curves:
         return None
-    traces = [t for key, curve in curves.items() for t in _traces(key, curve, groups, ".1f")]
+    traces = [
+        t for key, curve in curves.items() for t in _traces(key, curve, groups, colors, ".1f")
+    ]
     ticks = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
     axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,}" for tick in ticks]}
     return {
@@ -89,14 +93,14 @@ def spread_chart(groups: Groups) -> Figure | None:
     }
 
 
-def passes_chart(groups: Groups, names_of: NamesOf) -> Figure | None:
+def passes_chart(groups: Groups, names_of: NamesOf, colors: Colors) -> Figure | None:
     """Passes on the most repeated domain; hovers name the three most repeated ones."""
     curves = _curves(groups, lambda run: (run.mixtures.steps, run.mixtures.most_repeated()))
     if not curves:
         return None
     traces = []
     for key, curve in curves.items():
-        lines = _traces(key, curve, groups, ".1f")
+        lines = _traces(key, curve, groups, colors, ".1f")
         lines[-1]["customdata"] = _most_repeated(groups[key][0], curve.steps, names_of)
         lines[-1]["hovertemplate"] += "<br>%{customdata}"
         traces += lines
@@ -127,9 +131,11 @@ def _curves(groups: Groups, series: Series) -> dict[Key, Curve]:
     return {key: curve for key, curve in found.items() if curve is not None}
 
 
-def _traces(key: Key, curve: Curve, groups: Groups, digits: str) -> list[dict[str, Any]]:
+def _traces(
+    key: Key, curve: Curve, groups: Groups, colors: Colors, digits: str
+) -> list[dict[str, Any]]:
     """The band over seeds, where there is more than one, and the line of the mean (last)."""
-    color, label = mixer_color(key[0]), plain(label_of(key))
+    color, label = colors[key[0]], plain(label_of(key))
     unfinished = not any(run.finished for run in groups[key])
     traces: list[dict[str, Any]] = []
     if curve.seeds > 1:

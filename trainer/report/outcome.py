@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.report.style import Figure, layout, mixer_color, padded_range, plain, rounded
+from trainer.report.style import Colors, Figure, layout, padded_range, plain, rounded
 from trainer.results.table import Row, Spread
 
 
-def granularity_chart(rows: Sequence[Row]) -> Figure | None:
+def granularity_chart(rows: Sequence[Row], colors: Colors) -> Figure | None:
     """Final target loss against k, one line per mixer; None with fewer than two granularities.
 
     A mixer that ignores the view is a level line through all of them.
@@ -21,7 +21,7 @@ def granularity_chart(rows: Sequence[Row]) -> Figure | None:
     traces: list[dict[str, Any]] = []
     for mixer in dict.fromkeys(row.mixer for row in rows):
         own = sorted((row for row in rows if row.mixer == mixer), key=lambda row: row.k or 0)
-        color, name = mixer_color(mixer), plain(mixer)
+        color, name = colors[mixer], plain(mixer)
         flat = own[0].k is None
         losses = [own[0].final] * 2 if flat else [row.final for row in own]
         traces.append(
@@ -51,7 +51,7 @@ def granularity_chart(rows: Sequence[Row]) -> Figure | None:
     }
 
 
-def outcome_chart(rows: Sequence[Row]) -> Figure | None:
+def outcome_chart(rows: Sequence[Row], colors: Colors) -> Figure | None:
     """Target loss against generic loss at the end of the run: down and to the left is better."""
     shown = [row for row in rows if math.isfinite(row.final.mean + row.generic.mean)]
     if len(shown) < 2:
@@ -75,7 +75,7 @@ def outcome_chart(rows: Sequence[Row]) -> Figure | None:
             "textfont": {"size": 11},
             "cliponaxis": False,
             "marker": {
-                "color": mixer_color(row.mixer),
+                "color": colors[row.mixer],
                 "size": 11,
                 "symbol": symbols[0 if row.k is None else ks.index(row.k) % len(symbols)],
             },

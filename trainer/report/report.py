@@ -17,7 +17,7 @@ from pathlib import Path
 from trainer.report.names import NamesOf
 from trainer.report.sections import make_section
 from trainer.report.settings import common_settings, make_notes, mixer_settings
-from trainer.report.style import Figure, mixer_color
+from trainer.report.style import Figure, mixer_colors
 from trainer.results.headline import make_headlines
 from trainer.results.results import Run
 from trainer.results.table import COLUMNS, make_rows, targets_of
@@ -42,13 +42,16 @@ def render_report(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["color"] = mixer_color
+    colors = mixer_colors(run.mixer for run in runs)
+    environment.filters["color"] = colors.__getitem__
     scripts = [get_plotlyjs(), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
         title=title,
         runs=runs,
         headlines=make_headlines(rows),
-        sections=[make_section(runs, rows, target, names_of) for target in targets_of(runs)],
+        sections=[
+            make_section(runs, rows, target, names_of, colors) for target in targets_of(runs)
+        ],
         columns=[column.title for column in COLUMNS],
         settings=common_settings(runs),
         mixer_settings=mixer_settings(runs),

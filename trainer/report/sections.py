@@ -9,7 +9,7 @@ from trainer.report.curves import Groups, loss_chart, passes_chart, spread_chart
 from trainer.report.domains import area_chart, make_palette, sampled_differs, score_chart
 from trainer.report.names import NamesOf
 from trainer.report.outcome import granularity_chart, outcome_chart
-from trainer.report.style import DASHES, Figure, dash_of, mixer_color
+from trainer.report.style import DASHES, Colors, Figure, dash_of
 from trainer.results.results import Run
 from trainer.results.table import COLUMNS, Row, best_rows, group, key_of, label_of, rows_of
 
@@ -70,7 +70,7 @@ class Section:
 
 
 def make_section(
-    runs: Sequence[Run], rows: Sequence[Row], target: str, names_of: NamesOf
+    runs: Sequence[Run], rows: Sequence[Row], target: str, names_of: NamesOf, colors: Colors
 ) -> Section:
     """Everything the report shows of `target`."""
     groups = group(runs, target)
@@ -81,7 +81,7 @@ def make_section(
         legend=[
             LegendEntry(
                 label=label_of(key),
-                color=mixer_color(key[0]),
+                color=colors[key[0]],
                 dash=_css_dash(dash_of(key, groups)),
             )
             for key in groups
@@ -90,12 +90,12 @@ def make_section(
             [(column.text(row), i in best[c]) for c, column in enumerate(COLUMNS)]
             for i, row in enumerate(members)
         ],
-        panels=_panels(groups, members, target, names_of),
+        panels=_panels(groups, members, target, names_of, colors),
         families=_families(groups, names_of),
         warned=[
             Warned(
                 run=run.name,
-                color=mixer_color(run.mixer),
+                color=colors[run.mixer],
                 warnings=[(warning.step, warning.message) for warning in run.warnings],
             )
             for members in groups.values()
@@ -105,7 +105,9 @@ def make_section(
     )
 
 
-def _panels(groups: Groups, rows: Sequence[Row], target: str, names_of: NamesOf) -> list[Panel]:
+def _panels(
+    groups: Groups, rows: Sequence[Row], target: str, names_of: NamesOf, colors: Colors
+) -> list[Panel]:
     found = [
         (
             "Target loss",
@@ -114,6 +116,7 @@ def _panels(groups: Groups, rows: Sequence[Row], target: str, names_of: NamesOf)
                 groups,
                 lambda run: (run.evaluations.steps, run.evaluations.target_loss[target]),
                 "target loss, nats",
+                colors,
             ),
         ),
         (
@@ -123,27 +126,28 @@ def _panels(groups: Groups, rows: Sequence[Row], target: str, names_of: NamesOf)
                 groups,
                 lambda run: (run.evaluations.steps, run.evaluations.generic_loss),
                 "generic loss, nats",
+                colors,
             ),
         ),
         (
             "Granularity",
             "Final target loss against the number of domains that the mixer steers.",
-            granularity_chart(rows),
+            granularity_chart(rows, colors),
         ),
         (
             "Target against general ability",
             "Where the runs ended. Further down and to the left is better in both.",
-            outcome_chart(rows),
+            outcome_chart(rows, colors),
         ),
         (
             "Effective domains",
             "exp(entropy) of the mixture: over how many domains it is spread.",
-            spread_chart(groups),
+            spread_chart(groups, colors),
         ),
         (
             "Repetition",
             "Passes on the most repeated domain. Hovers name the three most repeated ones.",
-            passes_chart(groups, names_of),
+            passes_chart(groups, names_of, colors),
         ),
     ]
     return [

@@ -6,13 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.mixers import VARIED
+from trainer.mixers import MEASURED, VARIED
 from trainer.results.results import Run
+from trainer.run.config import TrainConfig
 
 _VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus", "health"})
 """What the grid varies, a path, and thresholds of warnings; what else differs is pointed out."""
-_MIXERS_OWN = frozenset({*VARIED, "epsilon", "basis", "weights_file"})
-"""Settings that follow from the mixer; listed per mixer."""
+_MIXERS_OWN = frozenset({*VARIED, "basis", "weights_file"})
+"""Settings that follow from the mixer; listed per mixer. Those of `MEASURED` say something of the mixers that
+read them: they may differ from mixer to mixer, and are listed per mixer where they do."""
 
 
 def common_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -30,20 +32,33 @@ def common_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Names of settings that differ between runs although the grid does not vary them."""
     names = dict.fromkeys(name for run in runs for name in run.config)
-    in_names = {change.partition("=")[0] for run in runs for change in run.mixer.split("+")[1:]}
-    return [
-        name
-        for name in names
-        if name not in _VARIED | _MIXERS_OWN | in_names
-        and len({json.dumps(run.config.get(name), sort_keys=True) for run in runs}) > 1
-    ]
+    return [name for name in names if name not in _VARIED | _MIXERS_OWN and _differs(name, runs)]
+
+
+def _differs(name: str, runs: Sequence[Run]) -> bool:
+    """Whether runs differ in a setting; in one of measuring, whether runs of the same mixer do."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        value = json.dumps(run.config.get(name), sort_keys=True)
+        found.setdefault(run.mixer if name in MEASURED else "", set()).add(value)
+    return any(len(values) > 1 for values in found.values())
 
 
 def mixer_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Per mixer, the settings of its own, as its runs recorded them."""
+    defaults = TrainConfig().to_json()
+    measured = {
+        name
+        for name in MEASURED
+        if any(run.config.get(name) != runs[0].config.get(name) for run in runs)
+    }
     by_mixer: dict[str, dict[str, Any]] = {}
     for run in runs:
-        own = {name: run.config.get(name) for name in sorted(_MIXERS_OWN)}
+        own = {
+            name: run.config.get(name)
+            for name in sorted(_MIXERS_OWN | measured)
+            if name in _MIXERS_OWN or run.config.get(name) != defaults[name]
+        }
         by_mixer.setdefault(run.mixer, {n: v for n, v in own.items() if v not in (None, [])})
     return [
         (

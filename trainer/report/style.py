@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer.results.table import Key
 
 Figure = dict[str, Any]
+Colors = Mapping[str, str]
+"""`#rrggbb` of each mixer of a report, and of all presets."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 """The page's."""
@@ -54,11 +56,15 @@ REST_COLOR = "#d9dee4"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
-def mixer_color(mixer: str) -> str:
-    """The color of a mixer: the same in every report."""
-    if mixer in MIXER_COLORS:
-        return MIXER_COLORS[mixer]
-    return OTHER_COLORS[sum(mixer.encode()) % len(OTHER_COLORS)]
+def mixer_colors(mixers: Iterable[str]) -> Colors:
+    """The colors of a report's mixers: presets have theirs in every report, others by their place in it.
+
+    Where `OTHER_COLORS` run out, those of presets that are not there follow.
+    """
+    names = dict.fromkeys(mixers)
+    free = [*OTHER_COLORS, *(c for preset, c in MIXER_COLORS.items() if preset not in names)]
+    others = [name for name in names if name not in MIXER_COLORS]
+    return MIXER_COLORS | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
 def dash_of(key: Key, keys: Iterable[Key]) -> str:

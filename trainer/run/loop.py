@@ -151,18 +151,25 @@ class Run:
         if renewal is None:
             return
         self._record_mixture(renewal.scores)
-        if renewal.scores is not None:
+        if renewal.learned:
+            scores = renewal.scores
             self._report(
                 self.health.after_update(
                     before=before,
                     after=self.stream.mixture,
-                    scores=renewal.scores.values,
+                    scores=None if scores is None else scores.values,
+                    scored=self.steering.scored,
                     skipped_updates=self.steering.skipped_updates,
                 )
             )
 
     def _record_mixture(self, scores: Scores | None) -> None:
-        fields = self.history.record(self.stream, steps=self.config.steps, scores=scores)
+        fields = self.history.record(
+            self.stream,
+            steps=self.config.steps,
+            scores=scores,
+            of_histograms=self.steering.scores_histograms,
+        )
         self.metrics.write("mixture", self.step, **fields, **self.steering.details())
         self._report(
             self.health.after_record(mixture=self.stream.mixture, passes=self.stream.passes)

@@ -70,13 +70,20 @@ class MixtureHistory:
         self._last = first
         self._effective = first.probabilities
 
-    def record(self, stream: MixtureStream, *, steps: int, scores: Scores | None) -> dict[str, Any]:
+    def record(
+        self,
+        stream: MixtureStream,
+        *,
+        steps: int,
+        scores: Scores | None,
+        of_histograms: bool = False,
+    ) -> dict[str, Any]:
         """The fields of a "mixture" record for what `stream` draws from at this moment.
 
         "weights" is what was put in force, "effective" what is left of it by the repetition budget; at
         the end of the run (`steps`) no batch follows, and the last record's is repeated. Where "weights"
         cannot list all domains, "weights_packed" has them whenever they moved, so that the run can be
-        replayed (`trainer.mixers.schedule`). Scores of basis histograms are "basis_scores".
+        replayed (`trainer.mixers.schedule`). Scores `of_histograms` of a basis are "basis_scores".
         """
         mixture = stream.mixture
         if stream.step < steps:
@@ -94,8 +101,7 @@ class MixtureHistory:
         if mixture.view.k > _DENSE_DOMAINS and (mixture is self._first or mixture != self._last):
             fields["weights_packed"] = packed(mixture.probabilities)
         if scores is not None:
-            of_domains = len(scores.values) == mixture.view.k
-            fields["scores" if of_domains else "basis_scores"] = domain_values(scores.values)
+            fields["basis_scores" if of_histograms else "scores"] = domain_values(scores.values)
             fields["target_batch_loss"] = scores.target_loss
             fields["target_gradient_norm"] = scores.target_gradient_norm
         self._last = mixture

@@ -26,13 +26,16 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainConfig:
     """`config` with every setting that depends on others, on the corpus or on `device` filled in.
 
-    What the mixer's name says of measuring alignment goes before what `config` says. What the chosen mixer
-    or estimator does not use stays None, and is a `ConfigError` where it was given. Resolving again
+    What the mixer's name says of measuring alignment goes before what `config` says. A mixer's setting that
+    the chosen one does not use stays None, and is a `ConfigError` where it was given; what else has no effect
+    (`idle_settings`) goes back to its default, so that runs that do the same are the same. Resolving again
     changes nothing.
     """
     if unused := unused_settings(config):
         raise ConfigError(no_difference(unused[0], config.mixer))
     config = replace(config, **measuring_changes(config.mixer))
+    defaults = TrainConfig()
+    config = replace(config, **{name: getattr(defaults, name) for name in idle_settings(config)})
     steering = [] if config.target is None else [config.target]
     targets = dict.fromkeys(
         [
@@ -113,6 +116,7 @@ def idle_settings(config: TrainConfig) -> list[str]:
         "weights_file": settings.method == "schedule",
         "half_life": probes or shrinks,
         "probe_every": probes,
+        "measured_domains": not (probes or distributions),
         "epsilon": config.estimator == "difference",
         "sequences_per_domain": not (probes or distributions),
         "sequences_per_distribution": distributions and not probes,
