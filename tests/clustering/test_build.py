@@ -28,6 +28,7 @@ from clustering.work.progress import Progress
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
 from tests.clustering.conftest import KINDS, documents_of, write_lines
+from tests.foreign_shards import import_folder, write_mds_texts
 from tests.servers.store_server import StoreServer
 
 QUIET = Progress(quiet=True)
@@ -349,6 +350,15 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     with pytest.raises(BuildError, match="Give a new or empty folder"):
         build(replace(build_config, out=tmp_path), QUIET)
     assert [p.name for p in tmp_path.iterdir()] == ["targets"]
+
+
+def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: Path) -> None:
+    write_mds_texts(tmp_path / "shards", "wiki", 30)
+    import_folder(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BuildError, match=r"was imported; its shards are yours.*Give a new folder"):
+        build(replace(build_config, out=tmp_path), QUIET)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Path) -> None:
