@@ -107,6 +107,20 @@ def test_the_text_column(tmp_path: Path) -> None:
     assert "--text-column" in message
 
 
+def test_a_null_text_says_nothing_against_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    null = {"text": None, "content": None, "url": "http://a/0"}
+    path.write_bytes(lines(null, {**null, "text": "x"}, {**null, "content": "c"}))
+    assert texts(path) == ["", "x", ""]
+    path.write_bytes(lines(null, {**null, "content": "c"}, null))
+    assert texts(path) == ["", "c", ""]
+    table = pa.table({"text": pa.nulls(2), "url": ["http://a/0", "http://a/1"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["", ""]
+    pq.write_table(table.append_column("content", [["c", "d"]]), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["c", "d"]
+
+
 def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "n": [2]}), tmp_path / "a.parquet")
     assert "id, n" in failure(tmp_path / "a.parquet")
