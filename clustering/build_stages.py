@@ -54,7 +54,7 @@ from clustering.embedding.embedding_parts import EmbeddingParts, part_name
 from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
 from clustering.embedding.model_check import check_device, check_model
 from clustering.embedding.static_model import RECIPE as STATIC_RECIPE
-from clustering.errors import BuildError, ModelError
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.shards.leaf_order import OrderTask, parts_per_run, run_name
 from clustering.shards.shard_plan import UNITS, plan_shards
 from clustering.shards.shard_units import ShardOptions, WriteTask
@@ -79,6 +79,7 @@ from pipeline.corpus.manifest import (
     SampleSchema,
     file_entry,
 )
+from pipeline.stores.address import is_address
 
 
 def foreign_identity(file: ForeignFile) -> list[Any]:
@@ -106,7 +107,28 @@ class BuildStages:
     @cached_property
     def inputs(self) -> list[InputFile]:
         """The files to read."""
-        return find_inputs(self.config.corpus)
+        return self.found(self.config.corpus)
+
+    def found(self, texts: str) -> list[InputFile]:
+        """The files that `texts` means, without those that builds and additions write.
+
+        Raises:
+            InputError: No others are there.
+        """
+        places = (self.config.folder, self.config.work_place)
+        folders = [place.resolve() for place in places if isinstance(place, Path)]
+        files = find_inputs(texts)
+        others = [
+            file
+            for file in files
+            if is_address(file.place) or not any(map(Path(file.place).is_relative_to, folders))
+        ]
+        if not others:
+            raise InputError(
+                f"{texts!r}: {files[0].place!r} and whatever else is there lies in the corpus folder or its "
+                "work, which is not read as text. Move the texts out of it."
+            )
+        return others
 
     @cached_property
     def documents(self) -> DocumentParts:

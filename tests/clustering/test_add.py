@@ -27,7 +27,7 @@ from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL
 from clustering.corpus.corpus_models import corpus_tokenizer, recorded_choice
 from clustering.embedding.embed_task import EmbedTask
 from clustering.embedding.embedder import MINILM_HUB_NAME
-from clustering.errors import BuildError, ModelError
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.inspection.inspection import inspect_corpus
 from clustering.work.progress import Progress
 from clustering.work.work_store import LocalWork
@@ -107,6 +107,13 @@ def test_samples_hold_the_added_documents_whole_and_stock_reads_them(
     found = {tokenizer.tokenizer.decode(document[:-1].tolist()) for document in documents}
     new = {*documents_of("law", 20, seed=7), *documents_of("space", 10, seed=7)}
     assert found == new
+
+
+def test_the_corpus_is_no_text_to_add(folder: Path, more_texts: Path) -> None:
+    shutil.copy(more_texts, folder.parent)
+    assert added(folder, folder.parent).documents == 30
+    with pytest.raises(InputError, match=r"cards'.*lies in the corpus folder or its work"):
+        added(folder, more_texts, folder / "cards")
 
 
 def test_held_out_and_target_documents_do_not_get_in_by_the_back_door(

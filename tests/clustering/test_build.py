@@ -23,7 +23,7 @@ from clustering.config import BuildConfig, TargetSource
 from clustering.documents.input_files import LocalFile
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
-from clustering.errors import BuildError, ModelError
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
@@ -134,6 +134,19 @@ def test_a_second_build_does_nothing(built: BuildReport, build_config: BuildConf
     again = build(build_config, QUIET)
     assert again.nothing_to_do
     assert again.manifest == built.manifest
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.json*"])
+def test_a_corpus_among_its_texts_is_not_read(
+    build_config: BuildConfig, copy_of_build: BuildConfig, raw_texts: Path, pattern: str
+) -> None:
+    shutil.copytree(raw_texts, copy_of_build.folder.parent, dirs_exist_ok=True)
+    texts = copy_of_build.folder.parent / pattern
+    (copy_of_build.folder / "more.jsonl").write_text("no JSON")
+    config = replace(copy_of_build, corpus=str(texts))
+    assert build(config, QUIET).nothing_to_do
+    with pytest.raises(InputError, match=r"lies in the corpus folder or its work, .* Move the"):
+        build(replace(config, corpus=str(config.folder / "cards")), QUIET)
 
 
 def test_another_folder_gets_the_same_fingerprint(
