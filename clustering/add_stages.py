@@ -75,6 +75,8 @@ class AddStages(BuildStages):
 
     def check(self) -> None:
         """The static model comes with the corpus; nothing else can be wrong before the reading."""
+        if "embed" in self.done:
+            return
         if self.config.engine == "local":
             check_device(self.place)
         if not self.choice.is_static:

@@ -89,6 +89,20 @@ def foreign_identity(file: ForeignFile) -> list[Any]:
     return [file.name, *(() if stat is None else (stat.st_size, stat.st_mtime_ns))]
 
 
+def folder_identity(folder: Path) -> list[list[Any]]:
+    """Name, bytes and time of change in nanoseconds of the files of a model, hidden ones left out."""
+    files = [
+        (path.relative_to(folder), path.stat())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return [
+        [name.as_posix(), stat.st_size, stat.st_mtime_ns]
+        for name, stat in files
+        if not any(part.startswith(".") for part in name.parts)
+    ]
+
+
 class BuildStages:
     """One build: call the stages in the order of the file."""
 
@@ -97,6 +111,7 @@ class BuildStages:
         self.work = work
         self.store = work.store
         self.done: dict[str, Stage] = {}
+        self._is_checked = False
         self.place = choose_device(config.device)
         self.choice = EmbedderChoice(
             model=config.model,
@@ -180,16 +195,26 @@ class BuildStages:
         ]
 
     def check(self) -> None:
-        """Refuse, before the first document is read, what would only show when hours of work are done."""
+        """Refuse, before the first stage that is to be done, what would only show after hours of work.
+
+        What only stages that are done already need is not asked for.
+        """
         config = self.config
-        for target in config.target:
-            target_identity(target)
-        if config.embeddings is not None:
-            find_foreign(config.embeddings)
-        if config.engine == "local":
-            check_device(self.place)
-        check_model(self.choice)
-        check_tokenizer(config.tokenizer)
+        if "embed-targets" not in self.done:
+            for target in config.target:
+                target_identity(target)
+            if config.embeddings is not None:
+                find_foreign(config.embeddings)
+            if config.engine == "local":
+                check_device(self.place)
+            check_model(self.choice)
+        if "tokenizer" not in self.done:
+            check_tokenizer(config.tokenizer)
+
+    def _check_once(self) -> None:
+        if not self._is_checked:
+            self.check()
+            self._is_checked = True
 
     def read(self) -> None:
         """Files to parts of documents."""
@@ -204,7 +229,6 @@ class BuildStages:
         depends_on = {"files": [file.identity for file in inputs], "options": asdict(options)}
         with self._stage("read", depends_on) as stage:
             if stage.todo:
-                self.check()
                 num_units = publish_files(self.store, "read", inputs)
                 outputs = [unit_name("read", unit) for unit in range(num_units)]
                 stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)
@@ -279,6 +303,8 @@ class BuildStages:
     def embed(self) -> None:
         """Documents to vectors: by far the longest stage."""
         depends_on = {**self._keys("dedupe", "static-model"), "embedder": asdict(self.choice)}
+        if self.choice.is_folder:
+            depends_on["model_files"] = folder_identity(Path(self.choice.model))
         if self.config.embeddings is not None:
             foreign = find_foreign(self.config.embeddings)
             depends_on["embeddings"] = [foreign_identity(file) for file in foreign]
@@ -356,11 +382,14 @@ class BuildStages:
     def tokenizer(self) -> None:
         """Train the tokenizer, or bring it along."""
         config = self.config
+        path = Path(config.tokenizer).expanduser()
         depends_on: dict[str, Any] = {"tokenizer": config.tokenizer}
         if config.tokenizer == "train":
             depends_on |= {**self._keys("roles"), "options": [config.vocab_size, config.seed]}
-        elif Path(config.tokenizer).is_file():
-            depends_on["bytes"] = file_entry(Path(), config.tokenizer).sha256
+        elif path.is_file():
+            depends_on["bytes"] = file_entry(path.parent, path.name).sha256
+        elif path.is_dir():
+            depends_on["files"] = folder_identity(path)
         with self._stage("tokenizer", depends_on) as stage:
             if stage.todo:
                 if config.tokenizer == "train":
@@ -509,7 +538,12 @@ class BuildStages:
         outputs: Sequence[Path] = (),
     ) -> Iterator[Stage]:
         with self.work.stage(
-            name, unit=unit, total=total, depends_on=depends_on, outputs=outputs
+            name,
+            unit=unit,
+            total=total,
+            depends_on=depends_on,
+            outputs=outputs,
+            before=self._check_once,
         ) as stage:
             self.done[name] = stage
             yield stage

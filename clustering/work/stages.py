@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,6 +138,7 @@ class Workspace:
         total: int | None,
         depends_on: Mapping[str, Any],
         outputs: Sequence[Path] = (),
+        before: Callable[[], None] = lambda: None,
     ) -> Iterator[Stage]:
         """Open a stage: finished (`todo` is False), or to be done before the block ends.
 
@@ -147,6 +148,7 @@ class Workspace:
             total: How many there are; None when that is not known.
             depends_on: Everything the result depends on, as plain JSON; keys of other stages included.
             outputs: Files outside the work store that must exist for it to count as finished.
+            before: Called when it is to be done, before what it published earlier is removed.
         """
         key = hash_of({"stage": name, **depends_on})
         record = self._finished(name, key)
@@ -164,6 +166,7 @@ class Workspace:
             self.records.append(record)
             yield stage
             return
+        before()
         self._begin(name, key)
         stage.facts = {}
         started = time.monotonic()

@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from clustering import build_stages
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
@@ -27,7 +29,7 @@ from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
-from tests.clustering.conftest import KINDS, documents_of, write_lines
+from tests.clustering.conftest import KINDS, documents_of, write_lines, write_model
 from tests.foreign_shards import import_folder, write_mds_texts
 from tests.servers.store_server import StoreServer
 
@@ -211,6 +213,54 @@ def test_a_lost_shard_folder_is_put_together_again(
     report = build(copy_of_build, QUIET)
     assert done_again(report) == ["finish"]
     assert report.manifest.fingerprint == built.manifest.fingerprint
+
+
+def test_what_is_nowhere_is_refused_before_anything_is_done_again(
+    copy_of_build: BuildConfig,
+) -> None:
+    nowhere = "/no/such/place"
+    with pytest.raises(ModelError, match=f"the tokenizer '{nowhere}' cannot be loaded"):
+        build(replace(copy_of_build, branching=(2, 2), tokenizer=nowhere), QUIET)
+    with pytest.raises(ModelError, match=f"--model is '{nowhere}'"):
+        build(replace(copy_of_build, model=nowhere), QUIET)
+    assert build(copy_of_build, QUIET).nothing_to_do
+
+
+def test_a_model_that_only_finished_stages_need_may_be_gone(
+    copy_of_build: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(choice: object) -> None:
+        raise ModelError("gone")
+
+    monkeypatch.setattr(build_stages, "check_model", gone)
+    report = build(replace(copy_of_build, tokens_per_sample=16), QUIET)
+    assert done_again(report) == PACKED
+
+
+def test_a_tokenizer_saved_anew_in_its_folder_is_another_one(
+    copy_of_build: BuildConfig, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path / "tokenizer"
+    config = replace(copy_of_build, tokenizer=str(folder))
+    for words in (["[UNK]", "the"], ["[UNK]", "the", "in"]):
+        model = WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(folder)
+        assert done_again(build(config, QUIET)) == ["tokenizer", "tokenize", *ORDERED]
+        assert build(config, QUIET).nothing_to_do
+
+
+def test_a_model_saved_anew_in_its_folder_is_another_one(
+    copy_of_build: BuildConfig, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model")
+    config = replace(copy_of_build, model=str(folder))
+    assert done_again(build(config, QUIET))[0] == "embed"
+    (folder / ".cache").write_text("not of the model")
+    assert build(config, QUIET).nothing_to_do
+    os.utime(folder / "modules.json")
+    assert done_again(build(config, QUIET))[0] == "embed"
 
 
 def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
