@@ -6,7 +6,7 @@ affects and nothing else. How the work is cut (`--workers`, `--engine`) is in no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -74,11 +74,11 @@ from clustering.trees.tree import Tree
 from clustering.work.stages import Stage, Workspace
 from pipeline.corpus.manifest import (
     FORMAT_VERSION,
-    MANIFEST_FILE,
     Manifest,
     SampleSchema,
     file_entry,
 )
+from pipeline.errors import CorpusError
 from pipeline.stores.address import is_address
 
 
@@ -471,9 +471,7 @@ class BuildStages:
             name: stage.key for name, stage in self.done.items() if name not in ("order", "plan")
         }
         depends_on["format_version"] = str(FORMAT_VERSION)
-        marker = out / "shards" / SHARD_FORMATS[self.config.format].marker
-        outputs = [out / MANIFEST_FILE, marker]
-        with self._stage("finish", depends_on, unit="texts", outputs=outputs) as stage:
+        with self._stage("finish", depends_on, unit="texts", is_there=self._is_in_folder) as stage:
             if not stage.todo:
                 return Manifest.read(out)
             files.withdraw(out)
@@ -501,7 +499,20 @@ class BuildStages:
                 advance=stage.advance,
             )
             manifest.write(out)
+            stage.facts["fingerprint"] = manifest.fingerprint
         return manifest
+
+    def _is_in_folder(self, facts: dict[str, Any]) -> bool:
+        """Whether the folder has the corpus: builds of others may share the work store. It may have grown."""
+        out = self.config.folder
+        if not (out / "shards" / SHARD_FORMATS[self.config.format].marker).is_file():
+            return False
+        try:
+            manifest = Manifest.read(out)
+        except CorpusError:
+            return False
+        built = facts.get("fingerprint")  # None in the work of earlier versions
+        return built in (None, manifest.fingerprint, *manifest.earlier)
 
     def _target_counts(self) -> dict[str, dict[str, int]]:
         """Documents of each target set, in the order of the command: facts of an earlier run have another."""
@@ -535,14 +546,14 @@ class BuildStages:
         *,
         unit: str = "documents",
         total: int | None = None,
-        outputs: Sequence[Path] = (),
+        is_there: Callable[[dict[str, Any]], bool] = lambda facts: True,
     ) -> Iterator[Stage]:
         with self.work.stage(
             name,
             unit=unit,
             total=total,
             depends_on=depends_on,
-            outputs=outputs,
+            is_there=is_there,
             before=self._check_once,
         ) as stage:
             self.done[name] = stage

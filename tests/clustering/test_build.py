@@ -19,6 +19,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from clustering import build_stages
+from clustering.add import add
+from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
@@ -27,6 +29,7 @@ from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
 from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
+from clustering.work.stages import Workspace
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
 from tests.clustering.conftest import KINDS, documents_of, write_lines, write_model
@@ -424,14 +427,44 @@ def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: P
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Path) -> None:
-    from clustering.work.stages import Workspace
-
+@pytest.mark.parametrize("option", ["out", "work"])
+def test_two_builds_never_share_a_folder(
+    build_config: BuildConfig, tmp_path: Path, option: str
+) -> None:
+    config = replace(build_config, out=tmp_path / "out", work=tmp_path / "work")
     with (
-        Workspace(tmp_path / ".build", QUIET).locked(),
-        pytest.raises(BuildError, match="another build"),
+        Workspace(tmp_path / option / ".build", QUIET).locked(),
+        pytest.raises(BuildError, match=rf"another build is at work in '.*/{option}'"),
     ):
-        build(replace(build_config, out=tmp_path), QUIET)
+        build(config, QUIET)
+
+
+def test_folders_that_share_their_work_each_get_what_is_asked_for(
+    copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (copy_of_build.folder / ".build").rename(tmp_path / "work" / ".build")
+    one = replace(copy_of_build, work=tmp_path / "work")
+    other = replace(one, out=tmp_path / "other", branching=(2, 2))
+    assert build(one, QUIET).nothing_to_do
+    fine = build(other, QUIET).manifest
+    assert done_again(build(replace(one, branching=(2, 2)), QUIET)) == ["finish"]
+    assert open_corpus(one.folder).fingerprint == fine.fingerprint != built.manifest.fingerprint
+    assert build(other, QUIET).nothing_to_do
+
+
+def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
+    copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
+) -> None:
+    more = write_lines(tmp_path / "more.jsonl", documents_of("space", 5, seed=7))
+    grown = add(AddConfig(corpus=str(copy_of_build.out), texts=(str(more),)), QUIET)
+    again = build(copy_of_build, QUIET)
+    assert again.nothing_to_do
+    assert again.manifest == grown.manifest
+    (copy_of_build.folder / "manifest.json").write_text("{}")
+    mended = build(copy_of_build, QUIET)
+    assert done_again(mended) == ["finish"]
+    assert mended.manifest.fingerprint == built.manifest.fingerprint
 
 
 def test_a_folder_that_cannot_be_written_to(
