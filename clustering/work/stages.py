@@ -55,8 +55,6 @@ class Stage:
 
     name: str
     key: str
-    folder: Path
-    """Of the stage on this machine, where the work store is a folder."""
     todo: bool
     facts: dict[str, Any]
     units: int = 0
@@ -145,7 +143,6 @@ class Workspace:
         stage = Stage(
             name=name,
             key=key,
-            folder=self.folder / name,
             todo=record is None or not is_there(record.facts),
             facts={} if record is None else record.facts,
             progress=self.progress,
