@@ -17,7 +17,6 @@ from clustering.corpus.added_segment import write_segment
 from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL, read_digests
 from clustering.corpus.corpus_models import corpus_tokenizer, corpus_tree, recorded_choice
 from clustering.documents.input_files import InputFile
-from clustering.documents.inputs import find_inputs
 from clustering.documents.known_texts import KnownTexts
 from clustering.documents.new_documents import find_new, keep_new
 from clustering.embedding.embedding_parts import EmbeddingParts
@@ -43,7 +42,7 @@ class AddStages(BuildStages):
     @cached_property
     def inputs(self) -> list[InputFile]:
         """The files of all that was named; one that is named twice counts once."""
-        files = [file for texts in self.texts for file in find_inputs(texts)]
+        files = [file for texts in self.texts for file in self.found(texts)]
         return list({file.place: file for file in files}.values())
 
     @property
@@ -76,6 +75,8 @@ class AddStages(BuildStages):
 
     def check(self) -> None:
         """The static model comes with the corpus; nothing else can be wrong before the reading."""
+        if "embed" in self.done:
+            return
         if self.config.engine == "local":
             check_device(self.place)
         if not self.choice.is_static:

@@ -20,6 +20,7 @@ from clustering.work.progress import Progress
 from clustering.work.stages import StageRecord, Workspace
 from clustering.work.work_store import open_work
 from pipeline.corpus.manifest import MANIFEST_FILE, Manifest
+from pipeline.errors import CorpusError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,3 +116,15 @@ def _check_folder(folder: Path, option: str) -> None:
             f"{option} {str(folder)!r} holds files, but no corpus and no unfinished build; a build would "
             "replace what is in the way. Give a new or empty folder."
         )
+    if _was_imported(folder):
+        raise BuildError(
+            f"{option} {str(folder)!r} holds a corpus that was imported; its shards are yours, and a build "
+            "would replace them. Give a new folder."
+        )
+
+
+def _was_imported(folder: Path) -> bool:
+    try:
+        return Manifest.read(folder).build.get("imported") is True
+    except CorpusError:  # none yet, or one of an older format, which a build replaces
+        return False

@@ -6,7 +6,7 @@ affects and nothing else. How the work is cut (`--workers`, `--engine`) is in no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -54,7 +54,7 @@ from clustering.embedding.embedding_parts import EmbeddingParts, part_name
 from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
 from clustering.embedding.model_check import check_device, check_model
 from clustering.embedding.static_model import RECIPE as STATIC_RECIPE
-from clustering.errors import BuildError, ModelError
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.shards.leaf_order import OrderTask, parts_per_run, run_name
 from clustering.shards.shard_plan import UNITS, plan_shards
 from clustering.shards.shard_units import ShardOptions, WriteTask
@@ -74,11 +74,12 @@ from clustering.trees.tree import Tree
 from clustering.work.stages import Stage, Workspace
 from pipeline.corpus.manifest import (
     FORMAT_VERSION,
-    MANIFEST_FILE,
     Manifest,
     SampleSchema,
     file_entry,
 )
+from pipeline.errors import CorpusError
+from pipeline.stores.address import is_address
 
 
 def foreign_identity(file: ForeignFile) -> list[Any]:
@@ -86,6 +87,20 @@ def foreign_identity(file: ForeignFile) -> list[Any]:
     path = Path(file.store.address) / file.name
     stat = path.stat() if path.is_file() else None
     return [file.name, *(() if stat is None else (stat.st_size, stat.st_mtime_ns))]
+
+
+def folder_identity(folder: Path) -> list[list[Any]]:
+    """Name, bytes and time of change in nanoseconds of the files of a model, hidden ones left out."""
+    files = [
+        (path.relative_to(folder), path.stat())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return [
+        [name.as_posix(), stat.st_size, stat.st_mtime_ns]
+        for name, stat in files
+        if not any(part.startswith(".") for part in name.parts)
+    ]
 
 
 class BuildStages:
@@ -96,6 +111,7 @@ class BuildStages:
         self.work = work
         self.store = work.store
         self.done: dict[str, Stage] = {}
+        self._is_checked = False
         self.place = choose_device(config.device)
         self.choice = EmbedderChoice(
             model=config.model,
@@ -106,7 +122,28 @@ class BuildStages:
     @cached_property
     def inputs(self) -> list[InputFile]:
         """The files to read."""
-        return find_inputs(self.config.corpus)
+        return self.found(self.config.corpus)
+
+    def found(self, texts: str) -> list[InputFile]:
+        """The files that `texts` means, without those that builds and additions write.
+
+        Raises:
+            InputError: No others are there.
+        """
+        places = (self.config.folder, self.config.work_place)
+        folders = [place.resolve() for place in places if isinstance(place, Path)]
+        files = find_inputs(texts)
+        others = [
+            file
+            for file in files
+            if is_address(file.place) or not any(map(Path(file.place).is_relative_to, folders))
+        ]
+        if not others:
+            raise InputError(
+                f"{texts!r}: {files[0].place!r} and whatever else is there lies in the corpus folder or its "
+                "work, which is not read as text. Move the texts out of it."
+            )
+        return others
 
     @cached_property
     def documents(self) -> DocumentParts:
@@ -158,16 +195,26 @@ class BuildStages:
         ]
 
     def check(self) -> None:
-        """Refuse, before the first document is read, what would only show when hours of work are done."""
+        """Refuse, before the first stage that is to be done, what would only show after hours of work.
+
+        What only stages that are done already need is not asked for.
+        """
         config = self.config
-        for target in config.target:
-            target_identity(target)
-        if config.embeddings is not None:
-            find_foreign(config.embeddings)
-        if config.engine == "local":
-            check_device(self.place)
-        check_model(self.choice)
-        check_tokenizer(config.tokenizer)
+        if "embed-targets" not in self.done:
+            for target in config.target:
+                target_identity(target)
+            if config.embeddings is not None:
+                find_foreign(config.embeddings)
+            if config.engine == "local":
+                check_device(self.place)
+            check_model(self.choice)
+        if "tokenizer" not in self.done:
+            check_tokenizer(config.tokenizer)
+
+    def _check_once(self) -> None:
+        if not self._is_checked:
+            self.check()
+            self._is_checked = True
 
     def read(self) -> None:
         """Files to parts of documents."""
@@ -182,7 +229,6 @@ class BuildStages:
         depends_on = {"files": [file.identity for file in inputs], "options": asdict(options)}
         with self._stage("read", depends_on) as stage:
             if stage.todo:
-                self.check()
                 num_units = publish_files(self.store, "read", inputs)
                 outputs = [unit_name("read", unit) for unit in range(num_units)]
                 stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)
@@ -257,6 +303,8 @@ class BuildStages:
     def embed(self) -> None:
         """Documents to vectors: by far the longest stage."""
         depends_on = {**self._keys("dedupe", "static-model"), "embedder": asdict(self.choice)}
+        if self.choice.is_folder:
+            depends_on["model_files"] = folder_identity(Path(self.choice.model))
         if self.config.embeddings is not None:
             foreign = find_foreign(self.config.embeddings)
             depends_on["embeddings"] = [foreign_identity(file) for file in foreign]
@@ -334,11 +382,14 @@ class BuildStages:
     def tokenizer(self) -> None:
         """Train the tokenizer, or bring it along."""
         config = self.config
+        path = Path(config.tokenizer).expanduser()
         depends_on: dict[str, Any] = {"tokenizer": config.tokenizer}
         if config.tokenizer == "train":
             depends_on |= {**self._keys("roles"), "options": [config.vocab_size, config.seed]}
-        elif Path(config.tokenizer).is_file():
-            depends_on["bytes"] = file_entry(Path(), config.tokenizer).sha256
+        elif path.is_file():
+            depends_on["bytes"] = file_entry(path.parent, path.name).sha256
+        elif path.is_dir():
+            depends_on["files"] = folder_identity(path)
         with self._stage("tokenizer", depends_on) as stage:
             if stage.todo:
                 if config.tokenizer == "train":
@@ -420,9 +471,7 @@ class BuildStages:
             name: stage.key for name, stage in self.done.items() if name not in ("order", "plan")
         }
         depends_on["format_version"] = str(FORMAT_VERSION)
-        marker = out / "shards" / SHARD_FORMATS[self.config.format].marker
-        outputs = [out / MANIFEST_FILE, marker]
-        with self._stage("finish", depends_on, unit="texts", outputs=outputs) as stage:
+        with self._stage("finish", depends_on, unit="texts", is_there=self._is_in_folder) as stage:
             if not stage.todo:
                 return Manifest.read(out)
             files.withdraw(out)
@@ -450,7 +499,20 @@ class BuildStages:
                 advance=stage.advance,
             )
             manifest.write(out)
+            stage.facts["fingerprint"] = manifest.fingerprint
         return manifest
+
+    def _is_in_folder(self, facts: dict[str, Any]) -> bool:
+        """Whether the folder has the corpus: builds of others may share the work store. It may have grown."""
+        out = self.config.folder
+        if not (out / "shards" / SHARD_FORMATS[self.config.format].marker).is_file():
+            return False
+        try:
+            manifest = Manifest.read(out)
+        except CorpusError:
+            return False
+        built = facts.get("fingerprint")  # None in the work of earlier versions
+        return built in (None, manifest.fingerprint, *manifest.earlier)
 
     def _target_counts(self) -> dict[str, dict[str, int]]:
         """Documents of each target set, in the order of the command: facts of an earlier run have another."""
@@ -484,10 +546,15 @@ class BuildStages:
         *,
         unit: str = "documents",
         total: int | None = None,
-        outputs: Sequence[Path] = (),
+        is_there: Callable[[dict[str, Any]], bool] = lambda facts: True,
     ) -> Iterator[Stage]:
         with self.work.stage(
-            name, unit=unit, total=total, depends_on=depends_on, outputs=outputs
+            name,
+            unit=unit,
+            total=total,
+            depends_on=depends_on,
+            is_there=is_there,
+            before=self._check_once,
         ) as stage:
             self.done[name] = stage
             yield stage

@@ -89,7 +89,7 @@ _TARGET = PrimitiveConstructorSpec[TargetSource](
 )
 
 
-_PLACE = PrimitiveConstructorSpec[Path | str](
+PLACE = PrimitiveConstructorSpec[Path | str](
     nargs=1,
     metavar="FOLDER|URL",
     instance_from_str=lambda args: args[0] if is_address(args[0]) else Path(args[0]),
@@ -126,10 +126,10 @@ class BuildConfig:
     corpus: Annotated[str, Positional, arg(metavar="TEXTS")]
     """File, folder or glob of JSON Lines (.jsonl, plain or .gz or .zst), Parquet, plain text
     (.txt, .md: one document per file) or WebDataset tars."""
-    out: Annotated[Path | str, _PLACE]
+    out: Annotated[Path | str, PLACE]
     """The corpus folder to write; or s3://bucket/prefix, gs:// or az://, where the corpus is copied to
     from the folder that it is built in (--work)."""
-    work: Annotated[Path | str | None, _PLACE] = None
+    work: Annotated[Path | str | None, PLACE] = None
     """Where the stages leave their work, which a later build can reuse: a folder, or an s3:// prefix (for
     a cluster whose machines share no folder). By default a folder inside --out; where that is in an object
     store, one of its own for each --out in the user's cache folder, which the corpus is then built in."""
@@ -151,7 +151,7 @@ class BuildConfig:
     model: str = "minilm"
     """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it: 30 times faster, a
     little coarser), a hub name, or a folder of sentence-transformers or model2vec."""
-    embeddings: Annotated[Path | str | None, _PLACE] = None
+    embeddings: Annotated[Path | str | None, PLACE] = None
     """Folder (or s3:// prefix) of vectors made elsewhere: Arrow or Parquet files with the columns document
     (an id as --id-column has it, or FILE:ROW) and vector; also the embed/ folder in the work of another
     build. --model must then be the model that made them: target sets still go through it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from clustering.config import PLACE
 from clustering.errors import BuildError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class SuggestConfig:
 
     corpus: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = None
     """A corpus folder with the work of its build (.build), or that work folder."""
-    embeddings: Path | None = None
-    """Instead: a folder of vectors as `braidstream build --embeddings` takes it."""
+    embeddings: Annotated[Path | str | None, PLACE] = None
+    """Instead: a folder (or s3:// prefix) of vectors as `braidstream build --embeddings` takes it."""
     corpus_tokens: int | None = None
     """Tokens of the corpus; by default what its manifest says, where there is one."""
     train_tokens: int | None = None
@@ -42,10 +43,12 @@ class SuggestConfig:
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise BuildError(f"--{option.replace('_', '-')} is {value}; it must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise BuildError(f"--seed is {self.seed}; it must lie between 0 and 2**32 - 1.")
 
     @property
-    def vectors(self) -> Path:
-        """The folder of vectors."""
+    def vectors(self) -> Path | str:
+        """The folder of vectors, or its address."""
         if self.embeddings is not None:
             return self.embeddings
         assert self.corpus is not None, "checked above"

@@ -10,6 +10,8 @@ on where it stopped; what is done is not done twice.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import shlex
 import subprocess
 import sys
@@ -31,7 +33,7 @@ def main() -> int:
     """Run the demo; the exit code is that of the first command that fails, else 0."""
     options = parse_options()
     started = time.monotonic()
-    folder = options.out if options.corpus is None else options.out / f"own-{options.corpus.stem}"
+    folder = demo_folder(options.out, options.corpus)
     corpus, page, comparison = folder / "corpus", folder / "domains.html", folder / "comparison"
 
     print("1. Text and a target", flush=True)
@@ -78,6 +80,14 @@ def parse_options() -> argparse.Namespace:
     if options.target and options.corpus is None:
         parser.error("--target belongs to your own text: pass --corpus too")
     return options
+
+
+def demo_folder(out: Path, corpus: Path | None) -> Path:
+    """Where the demo of a text is: for your own, a folder of its name and of a hash of its whole path."""
+    if corpus is None:
+        return out
+    digest = hashlib.sha256(os.fsencode(corpus.resolve())).hexdigest()
+    return out / f"own-{corpus.stem}-{digest[:8]}"
 
 
 def prepare_task(folder: Path, options: argparse.Namespace) -> Task:

@@ -129,6 +129,18 @@ def test_a_target_is_found_in_own_text(example: Example, tmp_path: Path) -> None
     assert example("demo_task").Task.load(tmp_path / "out") == task
 
 
+def test_texts_of_one_name_have_demos_of_their_own(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = example("demo").demo_folder
+    one, other = (folder(tmp_path, tmp_path / where / "data.jsonl") for where in ("a", "b"))
+    assert one != other
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert folder(tmp_path, Path("data.jsonl")) == one
+    assert folder(tmp_path, None) == tmp_path
+
+
 def test_own_text_that_is_too_small_is_an_error(example: Example, tmp_path: Path) -> None:
     corpus = write_subjects(tmp_path / "mine", {"bread": 20})
     with pytest.raises(SystemExit, match="has 20 different documents, and the demo needs 300"):

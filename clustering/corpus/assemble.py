@@ -91,6 +91,7 @@ def assemble(
     shards = collect_shards(out, store, made.shards.shard_format)
     checksums = np.concatenate([store.array(blocks_name(unit)) for unit in range(num_units)])
     heldout = np.asarray(made.roles.heldout())
+    leaves = [tree.assign(target.train_vectors.astype(np.float32)) for target in targets]
     cards = describe_corpus(out, store, tree, leaf_offsets, advance)
     return Manifest(
         counts=Counts(
@@ -111,7 +112,10 @@ def assemble(
         )
         if len(heldout)
         else None,
-        targets=tuple(_write_target(out, made, target) for target in targets),
+        targets=tuple(
+            _write_target(out, made, target, of_target)
+            for target, of_target in zip(targets, leaves, strict=True)
+        ),
         embedder=provenance.embedder,
         build=provenance.options,
         extras=(
@@ -124,8 +128,8 @@ def assemble(
             *(file_entry(out, name) for name in cards),
             *_baseline(out, made, targets, provenance),
             *(
-                write_target_leaves(out, target.name, _target_leaves(made, target))
-                for target in targets
+                write_target_leaves(out, target.name, of_target)
+                for target, of_target in zip(targets, leaves, strict=True)
             ),
         ),
         shard_format=made.shards.shard_format,
@@ -177,8 +181,10 @@ def _static_model(store: WorkStore, scratch: Path) -> Path:
     return folder
 
 
-def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEntry:
-    """Tokenise one target set and find its leaves."""
+def _write_target(
+    out: Path, made: Ingredients, target: TargetFiles, leaves: NDArray[np.int64]
+) -> TargetEntry:
+    """Tokenise one target set; `leaves` (n,) are those of its train documents."""
     entries, counts = {}, {"train": 0, "test": 0}
     for part, documents in (("train", target.train), ("test", target.test)):
         if documents is None:
@@ -188,7 +194,6 @@ def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEn
         name = f"targets/{target.name}.{part}.npy"
         entries[part] = files.write_blocks(out, name, lists, made.shards)
         if part == "train":
-            leaves = _target_leaves(made, target)
             histogram = leaf_histogram(made.tree, leaves, flat_tokens(lists)[2] + 1)
             np.save(out / "targets" / f"{target.name}.histogram.npy", histogram)
     return TargetEntry(
@@ -199,10 +204,6 @@ def _write_target(out: Path, made: Ingredients, target: TargetFiles) -> TargetEn
         train_documents=counts["train"],
         test_documents=counts["test"],
     )
-
-
-def _target_leaves(made: Ingredients, target: TargetFiles) -> NDArray[np.int64]:
-    return made.tree.assign(target.train_vectors.astype(np.float32))
 
 
 def _tokens(texts: Sequence[str], made: Ingredients) -> Any:

@@ -43,7 +43,7 @@ def write_baseline(
 
     Args:
         corpus: The corpus folder, which has a folder `tree`.
-        digests: `keyed_hash.digest_number` of all texts, in any portions and order.
+        digests: The first 8 bytes of the digest of every text as numbers, in any portions and order.
         distances: Cosine distances of the corpus's documents to their leaves' centroids, likewise.
         static_model: Folder of the model that was distilled for this corpus; None for any other model.
     """

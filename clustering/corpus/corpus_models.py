@@ -61,7 +61,7 @@ def recorded_choice(corpus: Corpus, *, model: str | None) -> EmbedderChoice:
             f"the embedding model of {corpus.address}, a static one that was distilled for it, is not in "
             f"{kept}. Copy the whole corpus again, or build it again."
         )
-    if model is not None and name not in (model, Path(model).name):
+    if model is not None and not _is_called(model, name):
         raise ModelError(
             f"--model is {Path(model).name!r}; the tree of {corpus.address} was fitted on {name!r}. Vectors "
             "of another model say nothing about its leaves."
@@ -71,6 +71,15 @@ def recorded_choice(corpus: Corpus, *, model: str | None) -> EmbedderChoice:
         dtype=found["dtype"],  # type: ignore[arg-type]  # the pattern allows no others
         backend=found["backend"],  # type: ignore[arg-type]
     )
+
+
+def _is_called(model: str, name: str) -> bool:
+    """Whether `--model` means what is recorded as `name`: that, or a folder of its name."""
+    path = Path(model)
+    asked = EmbedderChoice(model=model, dtype="float32", backend="torch").recorded_name
+    if name.startswith(_STATIC):
+        return asked == name
+    return name in (asked, path.name) or (path.is_dir() and path.name == Path(name).name)
 
 
 def _called(name: str) -> str:

@@ -52,8 +52,17 @@ def _local_files(corpus: str) -> Sequence[InputFile]:
     if path.is_dir():
         return [file for file in _matching(path, "**/*") if not _is_hidden(file.name)]
     base = Path(*_fixed_parts(path.parts))
-    pattern = path.relative_to(base).as_posix()
+    pattern = _checked(path.relative_to(base).as_posix())
     return _matching(base, pattern) if pattern != "." else []
+
+
+def _checked(pattern: str) -> str:
+    if any("**" in part and part != "**" for part in pattern.split("/")):
+        raise InputError(
+            f"the glob {pattern!r} has '**' beside other characters; it means folders of any depth and "
+            "stands alone between slashes. Write it so, such as **/*.jsonl."
+        )
+    return pattern
 
 
 def _matching(folder: Path, pattern: str) -> list[LocalFile]:
@@ -69,7 +78,7 @@ def _remote_files(corpus: str) -> Sequence[InputFile]:
     *folder, last = place.split("/")
     if glob.has_magic(place):
         fixed = "/".join(_fixed_parts(place.split("/")))
-        pattern = place.removeprefix(fixed + "/")
+        pattern = _checked(place.removeprefix(fixed + "/"))
         return [f for f in _objects(f"{scheme}://{fixed}") if matches(f.name, pattern)]
     if folder and kind_of(last) in SUFFIXES:
         store = ObjectStore(f"{scheme}://{'/'.join(folder)}")

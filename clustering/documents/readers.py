@@ -161,8 +161,9 @@ def _read_parquet(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[
         with file.open() as source, pq.ParquetFile(source, buffer_size=READ_BYTES) as parquet:
             schema = parquet.schema_arrow
             textual = [f.name for f in schema if _holds_strings(f.type)]
-            name = columns.choose(schema.names, textual)
-            if name not in textual:
+            nulls = [f.name for f in schema if pa.types.is_null(f.type)]
+            name = columns.choose(schema.names, textual, nulls)
+            if name not in (*textual, *nulls):
                 raise InputError(
                     f"{file.name}: column {name!r} is of type {schema.field(name).type}; the text "
                     f"column must hold strings. Columns that do: {', '.join(textual) or '(none)'}."

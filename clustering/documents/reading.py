@@ -22,6 +22,7 @@ from clustering.documents.input_files import InputFile, input_file
 from clustering.documents.readers import read_documents
 from clustering.documents.records import MAX_EXAMPLES, BadInput
 from clustering.engines.engine import Device
+from clustering.errors import InputError
 from clustering.work.keyed_hash import text_digest
 from clustering.work.work_store import WorkStore
 
@@ -65,21 +66,34 @@ class ReadCounts:
 
 
 def publish_files(store: WorkStore, prefix: str, files: Sequence[InputFile]) -> int:
-    """Write down the files and their grouping; returns the number of units."""
+    """Write down the files and their grouping; returns the number of units.
+
+    Raises `InputError` when the name of a file, or of a folder that it is in, is no Unicode.
+    """
     import pyarrow as pa
 
     sizes = np.array([file.size for file in files], dtype=np.int64)
     units = _group(sizes)
     table = pa.table(
         {
-            "place": pa.array([file.place for file in files], pa.string()),
-            "name": pa.array([file.name for file in files], pa.string()),
+            "place": pa.array([_unicode(file.place) for file in files], pa.string()),
+            "name": pa.array([_unicode(file.name) for file in files], pa.string()),
             "bytes": pa.array(sizes),
             "unit": pa.array(units),
         }
     )
     store.publish_table(f"{prefix}/{FILES}", table)
     return int(units[-1]) + 1
+
+
+def _unicode(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name of the input file {name!r} is not UTF-8; names are recorded as text. Rename it."
+        ) from None
+    return name
 
 
 def _group(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int32]]:

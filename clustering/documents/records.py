@@ -70,13 +70,13 @@ class Columns:
         self.text = text
         self.identity = identity
 
-    def choose(self, columns: Sequence[str], textual: Sequence[str]) -> str:
-        """Settle on the text's column, given all columns and those that hold strings.
+    def choose(self, columns: Sequence[str], textual: Sequence[str], nulls: Sequence[str]) -> str:
+        """Settle on the text's column, given all columns, those that hold strings and those that hold null.
 
         Raises `InputError` when there is none, or when the id's is missing.
         """
         if self.text is None:
-            candidates = [c for c in TEXT_COLUMNS if c in textual]
+            candidates = [c for of_kind in (textual, nulls) for c in TEXT_COLUMNS if c in of_kind]
             if not candidates and len(textual) == 1:
                 candidates = list(textual)
             if not candidates:
@@ -100,11 +100,18 @@ class Columns:
         """The document in a record; None after a bad one. A null text is an empty document."""
         if self.text is None:
             try:
-                self.choose(list(record), [k for k, v in record.items() if isinstance(v, str)])
+                chosen = self.choose(
+                    list(record),
+                    [name for name, value in record.items() if isinstance(value, str)],
+                    [name for name, value in record.items() if value is None],
+                )
             except InputError as error:
                 problem = str(error).removeprefix(f"{self.file_name}: ")
                 bad.report(where, problem, "Or correct the record.")
                 return None
+            if record[chosen] is None:
+                self.text = None  # a later record may have it under another name
+                return Document(text="", row=row)
         assert self.text is not None
         text = self._value(record, self.text, "--text-column", where, bad)
         if text is None:

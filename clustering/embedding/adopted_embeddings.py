@@ -20,6 +20,7 @@ from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
 from clustering.embedding.embedding_parts import part_name, publish_vectors
 from clustering.embedding.foreign_embeddings import ForeignFile
+from clustering.embedding.vector_pieces import Piece, one_length, pieces, unit_rows
 from clustering.errors import InputError
 from clustering.work.external_sort import ExternalSort
 from clustering.work.keyed_hash import text_digest
@@ -128,12 +129,13 @@ def _copy(
     store: WorkStore,
     advance: Callable[[int], None],
 ) -> Adopted:
-    dimensions, documents = 0, 0
+    dimensions = next(piece.vectors.shape[1] for piece in pieces(files))
+    documents = 0
     for part, file in enumerate(files):
         found = []
-        for piece in _pieces([file]):
-            dimensions = _one_length(dimensions, piece)
-            found.append(_unit(piece, np.arange(len(piece.vectors))))
+        for piece in pieces([file]):
+            dimensions = one_length(dimensions, piece)
+            found.append(unit_rows(piece, np.arange(len(piece.vectors))))
         whole = np.concatenate(found) if found else np.empty((0, dimensions), dtype=np.float16)
         publish_vectors(store, wanted.name(part), wanted.ids(part), whole)
         documents += len(whole)
@@ -244,44 +246,25 @@ def _named(places: Sequence[int], wanted: Wanted) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some vectors of a file, and where they begin: counted through all files, and in this one."""
-
-    file: ForeignFile
-    begin: int
-    begin_in_file: int
-    vectors: NDArray[np.floating[Any]]
-
-
-def _pieces(files: Sequence[ForeignFile]) -> Iterator[_Piece]:
-    begin = 0
-    for file in files:
-        begin_in_file = begin
-        for vectors in file.vectors():
-            yield _Piece(file, begin, begin - begin_in_file, vectors)
-            begin += len(vectors)
-
-
 def _gather(
     files: Sequence[ForeignFile], pairs: ExternalSort, documents: int, scratch: Path
 ) -> NDArray[np.float16]:
     """The vectors in the order of the documents, in a file: float16 (documents, dim)."""
     gathered: NDArray[np.float16] | None = None
     dimensions = 0
-    for piece, pair in _side_by_side(_pieces(files), pairs.chunks()):
-        dimensions = _one_length(dimensions, piece)
+    for piece, pair in _side_by_side(pieces(files), pairs.chunks()):
+        dimensions = one_length(dimensions, piece)
         if gathered is None:
             shape = (documents, dimensions)
             gathered = np.memmap(scratch / "vectors.bin", np.float16, "w+", shape=shape)
-        gathered[pair["ours"]] = _unit(piece, pair["theirs"] - piece.begin)
+        gathered[pair["ours"]] = unit_rows(piece, pair["theirs"] - piece.begin)
     assert gathered is not None, "there is a document, and every document has a vector"
     return gathered
 
 
 def _side_by_side(
-    pieces: Iterator[_Piece], chunks: Iterator[NDArray[Any]]
-) -> Iterator[tuple[_Piece, NDArray[Any]]]:
+    pieces: Iterator[Piece], chunks: Iterator[NDArray[Any]]
+) -> Iterator[tuple[Piece, NDArray[Any]]]:
     """Each piece that is needed, with the pairs that need it; both come in the order of the files."""
     piece = next(pieces)
     for chunk in chunks:
@@ -294,29 +277,3 @@ def _side_by_side(
             done = until
             if done < len(chunk):
                 piece = next(pieces)
-
-
-def _one_length(dimensions: int, piece: _Piece) -> int:
-    length = int(piece.vectors.shape[1])
-    if dimensions not in (0, length):
-        raise InputError(
-            f"{piece.file.name}: vectors of {length} numbers, and of {dimensions} in the files before; all "
-            "vectors must come from one model. Give a folder with the vectors of one."
-        )
-    return length
-
-
-def _unit(piece: _Piece, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """The vectors in these rows of a piece, of unit norm."""
-    vectors = piece.vectors[rows].astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-    if len(bad):
-        row = piece.begin_in_file + int(rows[bad[0]])
-        raise InputError(
-            f"{piece.file.name}: the vector in row {row} has the norm {norms[bad[0], 0]}, and "
-            f"{len(bad) - 1:,} more near it are zero or not finite; a vector must point somewhere. "
-            "Embed these documents again."
-        )
-    unit: NDArray[np.float16] = (vectors / norms).astype(np.float16)
-    return unit

@@ -53,14 +53,18 @@ class EmbedderChoice:
         return self.model == "static"
 
     @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder here."""
+        return self.model not in ("minilm", "static") and Path(self.model).is_dir()
+
+    @property
     def recorded_name(self) -> str:
         """What is recorded as the corpus's embedding model."""
         if self.is_static:
             return f"static from {MINILM_HUB_NAME}"
         if self.model == "minilm":
             return MINILM_HUB_NAME
-        path = Path(self.model)
-        return path.name if path.is_dir() else self.model
+        return Path(self.model).name if self.is_folder else self.model
 
 
 def choose_dtype(

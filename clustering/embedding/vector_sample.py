@@ -1,4 +1,4 @@
-"""A random sample of the vectors in a folder, in two passes and bounded memory."""
+"""A random sample of the vectors in a folder or under an address, in two passes and bounded memory."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.embedding.foreign_embeddings import find_foreign
+from clustering.embedding.vector_pieces import one_length, pieces, unit_rows
 from clustering.work.keyed_hash import keyed
 
 
-def sample_vectors(folder: Path, count: int, *, seed: int) -> NDArray[np.float16]:
+def sample_vectors(place: Path | str, count: int, *, seed: int) -> NDArray[np.float16]:
     """About `count` vectors, or all where there are fewer: float16 (n, dim), scaled to unit norm.
 
     Raises:
-        InputError: There are no files with vectors, or one cannot be used.
+        InputError: There are no files with vectors, or one cannot be used; vectors of different lengths, or
+            one that is zero or not finite.
     """
-    files = find_foreign(folder)
+    files = find_foreign(place)
     total = sum(len(ids) for file in files for ids in file.ids())
     share = count / max(1, total)
-    chosen, begin = [], 0
-    for file in files:
-        for vectors in file.vectors():
-            numbers = np.arange(begin, begin + len(vectors), dtype=np.uint64)
-            begin += len(vectors)
-            keys = keyed(numbers, seed=seed, purpose="suggest")
-            taken = vectors[keys < np.uint64(int(share * 2.0**64))] if share < 1 else vectors
-            norms = np.linalg.norm(taken.astype(np.float32), axis=1, keepdims=True)
-            chosen.append((taken / np.maximum(norms, 1e-12)).astype(np.float16))
-    return np.concatenate(chosen)
+    chosen, dimensions = [], 0
+    for piece in pieces(files):
+        dimensions = one_length(dimensions, piece)
+        numbers = np.arange(len(piece.vectors))
+        keys = keyed((piece.begin + numbers).astype(np.uint64), seed=seed, purpose="suggest")
+        taken = numbers[keys < np.uint64(int(share * 2.0**64))] if share < 1 else numbers
+        chosen.append(unit_rows(piece, taken))
+    return np.concatenate(chosen) if chosen else np.empty((0, 0), dtype=np.float16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class MdsShards:
         folder: Path,
         schema: SampleSchema,
         samples_per_shard: int,
-        advance: Callable[[int], None],
         *,
         first_shard: int = 0,
     ) -> None:
@@ -49,7 +48,6 @@ class MdsShards:
             for rows in samples:
                 for row in np.ascontiguousarray(rows, dtype=schema.dtype):
                     writer.write({schema.column: row})
-                advance(len(rows))
         if first_shard:
             self._renumber(folder, first_shard)
 

@@ -61,10 +61,11 @@ def plan_shards(
             ends = total + np.cumsum(chunk["length"])
             for token in _multiples(unit_tokens, total, int(ends[-1])):
                 place = int(np.searchsorted(ends, token, side="right"))
-                first.append((chunk[place], token - int(ends[place] - chunk["length"][place])))
+                skip = token - int(ends[place] - chunk["length"][place])
+                first.append((chunk[place].copy(), skip))  # a view would keep its chunk in memory
             for token in _multiples(unit_tokens, total + 1, int(ends[-1]) + 1):
                 if token:
-                    last.append(chunk[int(np.searchsorted(ends, token, side="left"))])
+                    last.append(chunk[int(np.searchsorted(ends, token, side="left"))].copy())
             total, final = int(ends[-1]), chunk[-1].copy()
     if len(last) < len(first):
         last.append(final)

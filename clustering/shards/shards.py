@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +35,6 @@ class ShardFormat(Protocol):
         folder: Path,
         schema: SampleSchema,
         samples_per_shard: int,
-        advance: Callable[[int], None],
         *,
         first_shard: int = 0,
     ) -> None:
@@ -78,7 +77,6 @@ def write_shards(
     block_bytes: int,
     shard_bytes: int | None = None,
     first_shard: int = 0,
-    advance: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Write samples, arrays (n, tokens_per_sample), into `folder`, which must not exist.
 
@@ -86,9 +84,7 @@ def write_shards(
     Shards are of `SHARD_BYTES` where `shard_bytes` does not say otherwise.
     """
     per_shard = samples_per_shard(schema, block_bytes, shard_bytes or SHARD_BYTES)
-    SHARD_FORMATS[shard_format].write(
-        samples, folder, schema, per_shard, advance, first_shard=first_shard
-    )
+    SHARD_FORMATS[shard_format].write(samples, folder, schema, per_shard, first_shard=first_shard)
 
 
 def measure_shards(

@@ -7,7 +7,7 @@ All samples have one dtype and length, so all `.npy` headers are alike.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,6 @@ class TarShards:
         folder: Path,
         schema: SampleSchema,
         samples_per_shard: int,
-        advance: Callable[[int], None],
         *,
         first_shard: int = 0,
     ) -> None:
@@ -66,7 +65,6 @@ class TarShards:
                         opened.enter_context(tar)
                     tar.write({"__key__": _key(number), "npy": header + row.tobytes()})
                     number += 1
-                advance(len(rows))
 
     def measure(
         self, corpus: Path, schema: SampleSchema, *, first_sample: int = 0

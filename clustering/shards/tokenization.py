@@ -116,7 +116,7 @@ def bring_tokenizer(name: str) -> CorpusTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        wrapper = AutoTokenizer.from_pretrained(name)
+        wrapper = AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
         raise ModelError(_no_tokenizer(name, reason)) from error

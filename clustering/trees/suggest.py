@@ -26,7 +26,6 @@ HELDOUT_SHARE = 0.1
 ROWS_PER_LEAF = 16
 """Of each half of the sample, at least: below, a leaf is an accident of the sample."""
 WIDEST = 64
-MAX_LEVELS = 2
 MIN_SPLIT = 32
 STABLE = 0.5
 """From here on, more than half of what two trees say beyond chance is the same."""

@@ -19,11 +19,6 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
-def digest_number(digest: bytes) -> int:
-    """The first 8 bytes of a digest as an unsigned number, the form that is stored per document."""
-    return int.from_bytes(digest[:8], "little")
-
-
 def keyed(numbers: NDArray[np.uint64], *, seed: int, purpose: str) -> NDArray[np.uint64]:
     """Mix numbers with a seed and a purpose: uint64 (n,) -> uint64 (n,), independent per purpose.
 
@@ -31,10 +26,3 @@ def keyed(numbers: NDArray[np.uint64], *, seed: int, purpose: str) -> NDArray[np
     """
     key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return mixed(numbers.astype(np.uint64) ^ np.uint64(int.from_bytes(key, "little")))
-
-
-def smallest(numbers: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
-    """Ascending indices of the `count` smallest numbers (ties: the earlier); all when count >= n."""
-    if count >= len(numbers):
-        return np.arange(len(numbers), dtype=np.int64)
-    return np.sort(np.argsort(numbers, kind="stable")[:count]).astype(np.int64)

@@ -16,8 +16,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -55,8 +55,6 @@ class Stage:
 
     name: str
     key: str
-    folder: Path
-    """Of the stage on this machine, where the work store is a folder."""
     todo: bool
     facts: dict[str, Any]
     units: int = 0
@@ -107,27 +105,16 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that two builds never share it; released even when the process dies."""
-        with self._lock_file() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BuildError(
-                    f"another build is at work in {str(self.folder.parent)!r}; a folder takes one at a time. "
-                    "Wait for it, or give another --out."
-                ) from None
+        """Hold the folder, and that of the work store, so that two builds never share one.
+
+        Released even when the process dies.
+        """
+        folders = [self.folder, *([self.store.folder] if isinstance(self.store, LocalWork) else [])]
+        with ExitStack() as held:
+            for folder in dict.fromkeys(folder.resolve() for folder in folders):
+                _lock(held.enter_context(_lock_file(folder)), folder)
             self.store.remove(f"{SCRATCH}/")  # left by processes that were killed
             yield
-
-    def _lock_file(self) -> IO[str]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return (self.folder / "lock").open("w")
-        except OSError as error:
-            raise BuildError(
-                f"cannot write to {str(self.folder)!r} ({error.strerror}). As --out or --work, give a "
-                "folder that you may write to."
-            ) from None
 
     @contextmanager
     def stage(
@@ -137,7 +124,8 @@ class Workspace:
         unit: str,
         total: int | None,
         depends_on: Mapping[str, Any],
-        outputs: Sequence[Path] = (),
+        is_there: Callable[[dict[str, Any]], bool] = lambda facts: True,
+        before: Callable[[], None] = lambda: None,
     ) -> Iterator[Stage]:
         """Open a stage: finished (`todo` is False), or to be done before the block ends.
 
@@ -146,15 +134,16 @@ class Workspace:
             unit: What it counts, in the plural.
             total: How many there are; None when that is not known.
             depends_on: Everything the result depends on, as plain JSON; keys of other stages included.
-            outputs: Files outside the work store that must exist for it to count as finished.
+            is_there: Given its facts, whether what it left outside the work store is there; else it is to be
+                done though it has a record.
+            before: Called when it is to be done, before what it published earlier is removed.
         """
         key = hash_of({"stage": name, **depends_on})
         record = self._finished(name, key)
         stage = Stage(
             name=name,
             key=key,
-            folder=self.folder / name,
-            todo=record is None or not all(path.is_file() for path in outputs),
+            todo=record is None or not is_there(record.facts),
             facts={} if record is None else record.facts,
             progress=self.progress,
             store=self.store,
@@ -164,6 +153,7 @@ class Workspace:
             self.records.append(record)
             yield stage
             return
+        before()
         self._begin(name, key)
         stage.facts = {}
         started = time.monotonic()
@@ -197,6 +187,27 @@ class Workspace:
     def _key(self, name: str) -> str | None:
         key_name = f"{name}/key"
         return self.store.content(key_name).decode() if self.store.exists(key_name) else None
+
+
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / "lock").open("w")
+    except OSError as error:
+        raise BuildError(
+            f"cannot write to {str(folder)!r} ({error.strerror}). As --out or --work, give a folder that you "
+            "may write to."
+        ) from None
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BuildError(
+            f"another build is at work in {str(folder.parent)!r}; a folder takes one at a time, as --out or "
+            "as --work. Wait for it, or give another."
+        ) from None
 
 
 def hash_of(content: Any) -> str:

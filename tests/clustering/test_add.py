@@ -23,13 +23,15 @@ from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.cards.cards import read_counts
 from clustering.config import BuildConfig
-from clustering.corpus.corpus_models import corpus_tokenizer
+from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL
+from clustering.corpus.corpus_models import corpus_tokenizer, recorded_choice
 from clustering.embedding.embed_task import EmbedTask
-from clustering.errors import BuildError, ModelError
+from clustering.embedding.embedder import MINILM_HUB_NAME
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.inspection.inspection import inspect_corpus
 from clustering.work.progress import Progress
 from clustering.work.work_store import LocalWork
-from pipeline import Mixture, MixtureStream, open_corpus
+from pipeline import Corpus, Mixture, MixtureStream, open_corpus
 from pipeline.corpus.manifest import Manifest
 from tests.clustering.conftest import documents_of, write_lines
 
@@ -105,6 +107,13 @@ def test_samples_hold_the_added_documents_whole_and_stock_reads_them(
     found = {tokenizer.tokenizer.decode(document[:-1].tolist()) for document in documents}
     new = {*documents_of("law", 20, seed=7), *documents_of("space", 10, seed=7)}
     assert found == new
+
+
+def test_the_corpus_is_no_text_to_add(folder: Path, more_texts: Path) -> None:
+    shutil.copy(more_texts, folder.parent)
+    assert added(folder, folder.parent).documents == 30
+    with pytest.raises(InputError, match=r"cards'.*lies in the corpus folder or its work"):
+        added(folder, more_texts, folder / "cards")
 
 
 def test_held_out_and_target_documents_do_not_get_in_by_the_back_door(
@@ -323,6 +332,30 @@ def test_a_static_model_comes_with_the_corpus(
     more = write_lines(tmp_path / "one" / "more.jsonl", documents_of("code", 3, seed=5))
     with pytest.raises(ModelError, match="a static one that was distilled for it, is not in"):
         added(tmp_path / "static", more)
+
+
+def recorded(folder: Path, name: str) -> Corpus:
+    """The corpus, with another embedding model in its manifest."""
+    manifest = Manifest.read(folder)
+    replace(manifest, embedder=f"{name} (float32, torch)").write(folder)
+    return open_corpus(folder)
+
+
+def test_the_model_of_the_build_may_be_spelt_in_every_way(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copies" / Path(MINILM_HUB_NAME).name
+    copy.mkdir(parents=True)
+    corpus = open_corpus(folder)
+    for model in ("minilm", MINILM_HUB_NAME, str(copy)):
+        assert recorded_choice(corpus, model=model).model == model
+    for model in ("static", f"another-owner/{copy.name}", str(tmp_path)):
+        with pytest.raises(ModelError, match=r"the tree of .* was fitted on"):
+            recorded_choice(corpus, model=model)
+    (folder / EMBEDDER_FOLDER / STATIC_MODEL).mkdir(parents=True)
+    corpus = recorded(folder, f"static from {MINILM_HUB_NAME}")
+    assert recorded_choice(corpus, model="static").is_static
+    for model in ("minilm", str(copy)):
+        with pytest.raises(ModelError, match=r"the tree of .* was fitted on 'static from"):
+            recorded_choice(corpus, model=model)
 
 
 def test_another_model_is_refused(folder: Path, more_texts: Path, tmp_path: Path) -> None:

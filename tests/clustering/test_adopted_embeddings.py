@@ -106,6 +106,12 @@ def test_the_vectors_of_another_build_are_taken_part_by_part(
         publish_vectors(other, part_name("embed", part), IDS[begin:end], VECTORS[begin:end])
     assert adopt(source / "embed", store, 300, 0, 200).lined_up
     assert_adopted(store, VECTORS)
+    # Nothing of the first part may have been kept.
+    store.remove("embed/")
+    for part, (begin, end) in enumerate([(0, 0), (0, 300), (300, 500)]):
+        publish_vectors(other, part_name("embed", part), IDS[begin:end], VECTORS[begin:end])
+    assert adopt(source / "embed", store, 0, 300, 200).lined_up
+    assert_adopted(store, VECTORS)
     # Parts of other sizes hold the same vectors.
     store.remove("embed/")
     assert not adopt(source / "embed", store, 100, 400).lined_up

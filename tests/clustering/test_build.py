@@ -16,18 +16,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from clustering import build_stages
+from clustering.add import add
+from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
 from clustering.config import BuildConfig, TargetSource
 from clustering.documents.input_files import LocalFile
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
-from clustering.errors import BuildError, ModelError
+from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
+from clustering.work.stages import Workspace
 from clustering.work.work_store import open_work
 from pipeline import Corpus, cli, open_corpus
-from tests.clustering.conftest import KINDS, documents_of, write_lines
+from tests.clustering.conftest import KINDS, documents_of, write_lines, write_model
+from tests.foreign_shards import import_folder, write_mds_texts
 from tests.servers.store_server import StoreServer
 
 QUIET = Progress(quiet=True)
@@ -135,6 +141,19 @@ def test_a_second_build_does_nothing(built: BuildReport, build_config: BuildConf
     assert again.manifest == built.manifest
 
 
+@pytest.mark.parametrize("pattern", ["", "**/*.json*"])
+def test_a_corpus_among_its_texts_is_not_read(
+    build_config: BuildConfig, copy_of_build: BuildConfig, raw_texts: Path, pattern: str
+) -> None:
+    shutil.copytree(raw_texts, copy_of_build.folder.parent, dirs_exist_ok=True)
+    texts = copy_of_build.folder.parent / pattern
+    (copy_of_build.folder / "more.jsonl").write_text("no JSON")
+    config = replace(copy_of_build, corpus=str(texts))
+    assert build(config, QUIET).nothing_to_do
+    with pytest.raises(InputError, match=r"lies in the corpus folder or its work, .* Move the"):
+        build(replace(config, corpus=str(config.folder / "cards")), QUIET)
+
+
 def test_another_folder_gets_the_same_fingerprint(
     built: BuildReport, build_config: BuildConfig, tmp_path: Path
 ) -> None:
@@ -197,6 +216,54 @@ def test_a_lost_shard_folder_is_put_together_again(
     report = build(copy_of_build, QUIET)
     assert done_again(report) == ["finish"]
     assert report.manifest.fingerprint == built.manifest.fingerprint
+
+
+def test_what_is_nowhere_is_refused_before_anything_is_done_again(
+    copy_of_build: BuildConfig,
+) -> None:
+    nowhere = "/no/such/place"
+    with pytest.raises(ModelError, match=f"the tokenizer '{nowhere}' cannot be loaded"):
+        build(replace(copy_of_build, branching=(2, 2), tokenizer=nowhere), QUIET)
+    with pytest.raises(ModelError, match=f"--model is '{nowhere}'"):
+        build(replace(copy_of_build, model=nowhere), QUIET)
+    assert build(copy_of_build, QUIET).nothing_to_do
+
+
+def test_a_model_that_only_finished_stages_need_may_be_gone(
+    copy_of_build: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(choice: object) -> None:
+        raise ModelError("gone")
+
+    monkeypatch.setattr(build_stages, "check_model", gone)
+    report = build(replace(copy_of_build, tokens_per_sample=16), QUIET)
+    assert done_again(report) == PACKED
+
+
+def test_a_tokenizer_saved_anew_in_its_folder_is_another_one(
+    copy_of_build: BuildConfig, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path / "tokenizer"
+    config = replace(copy_of_build, tokenizer=str(folder))
+    for words in (["[UNK]", "the"], ["[UNK]", "the", "in"]):
+        model = WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(folder)
+        assert done_again(build(config, QUIET)) == ["tokenizer", "tokenize", *ORDERED]
+        assert build(config, QUIET).nothing_to_do
+
+
+def test_a_model_saved_anew_in_its_folder_is_another_one(
+    copy_of_build: BuildConfig, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model")
+    config = replace(copy_of_build, model=str(folder))
+    assert done_again(build(config, QUIET))[0] == "embed"
+    (folder / ".cache").write_text("not of the model")
+    assert build(config, QUIET).nothing_to_do
+    os.utime(folder / "modules.json")
+    assert done_again(build(config, QUIET))[0] == "embed"
 
 
 def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
@@ -351,14 +418,53 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     assert [p.name for p in tmp_path.iterdir()] == ["targets"]
 
 
-def test_two_builds_never_share_a_folder(build_config: BuildConfig, tmp_path: Path) -> None:
-    from clustering.work.stages import Workspace
-
-    with (
-        Workspace(tmp_path / ".build", QUIET).locked(),
-        pytest.raises(BuildError, match="another build"),
-    ):
+def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: Path) -> None:
+    write_mds_texts(tmp_path / "shards", "wiki", 30)
+    import_folder(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BuildError, match=r"was imported; its shards are yours.*Give a new folder"):
         build(replace(build_config, out=tmp_path), QUIET)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", ["out", "work"])
+def test_two_builds_never_share_a_folder(
+    build_config: BuildConfig, tmp_path: Path, option: str
+) -> None:
+    config = replace(build_config, out=tmp_path / "out", work=tmp_path / "work")
+    with (
+        Workspace(tmp_path / option / ".build", QUIET).locked(),
+        pytest.raises(BuildError, match=rf"another build is at work in '.*/{option}'"),
+    ):
+        build(config, QUIET)
+
+
+def test_folders_that_share_their_work_each_get_what_is_asked_for(
+    copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (copy_of_build.folder / ".build").rename(tmp_path / "work" / ".build")
+    one = replace(copy_of_build, work=tmp_path / "work")
+    other = replace(one, out=tmp_path / "other", branching=(2, 2))
+    assert build(one, QUIET).nothing_to_do
+    fine = build(other, QUIET).manifest
+    assert done_again(build(replace(one, branching=(2, 2)), QUIET)) == ["finish"]
+    assert open_corpus(one.folder).fingerprint == fine.fingerprint != built.manifest.fingerprint
+    assert build(other, QUIET).nothing_to_do
+
+
+def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
+    copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
+) -> None:
+    more = write_lines(tmp_path / "more.jsonl", documents_of("space", 5, seed=7))
+    grown = add(AddConfig(corpus=str(copy_of_build.out), texts=(str(more),)), QUIET)
+    again = build(copy_of_build, QUIET)
+    assert again.nothing_to_do
+    assert again.manifest == grown.manifest
+    (copy_of_build.folder / "manifest.json").write_text("{}")
+    mended = build(copy_of_build, QUIET)
+    assert done_again(mended) == ["finish"]
+    assert mended.manifest.fingerprint == built.manifest.fingerprint
 
 
 def test_a_folder_that_cannot_be_written_to(

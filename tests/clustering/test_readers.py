@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import zstandard
 from clustering.documents.input_files import LocalFile
 from clustering.documents.inputs import find_inputs
 from clustering.documents.readers import read_documents
+from clustering.documents.reading import publish_files
 from clustering.documents.records import BadInput, Document
 from clustering.errors import InputError
+from clustering.work.work_store import LocalWork
 
 
 def lines(*records: Any) -> bytes:
@@ -107,6 +110,20 @@ def test_the_text_column(tmp_path: Path) -> None:
     assert "--text-column" in message
 
 
+def test_a_null_text_says_nothing_against_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    null = {"text": None, "content": None, "url": "http://a/0"}
+    path.write_bytes(lines(null, {**null, "text": "x"}, {**null, "content": "c"}))
+    assert texts(path) == ["", "x", ""]
+    path.write_bytes(lines(null, {**null, "content": "c"}, null))
+    assert texts(path) == ["", "c", ""]
+    table = pa.table({"text": pa.nulls(2), "url": ["http://a/0", "http://a/1"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["", ""]
+    pq.write_table(table.append_column("content", [["c", "d"]]), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["c", "d"]
+
+
 def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "n": [2]}), tmp_path / "a.parquet")
     assert "id, n" in failure(tmp_path / "a.parquet")
@@ -181,3 +198,19 @@ def test_nothing_to_read(tmp_path: Path, corpus: str) -> None:
     (tmp_path / "d.csv").write_text("x")
     with pytest.raises(InputError, match="the input must be a file, folder or glob"):
         find_inputs(str(tmp_path / corpus))
+
+
+@pytest.mark.parametrize("place", ["texts/**.jsonl", "a**/b.jsonl", "s3://bucket/**.jsonl"])
+def test_two_stars_stand_alone(place: str) -> None:
+    with pytest.raises(InputError, match=r"has '\*\*' beside other characters.*such as \*\*/\*"):
+        find_inputs(place)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jsonl", b"caf\xe9/a.jsonl"])
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(TWO)
+    for corpus in (tmp_path, path):
+        with pytest.raises(InputError, match=r"caf\\udce9.* is not UTF-8.*Rename it"):
+            publish_files(LocalWork(tmp_path / "work"), "read", find_inputs(str(corpus)))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from clustering.build import BuildReport
 from clustering.config import BuildConfig
 from clustering.embedding.embedding_parts import publish_vectors
-from clustering.errors import BuildError
+from clustering.errors import BuildError, InputError
 from clustering.suggest_command import main
 from clustering.trees.suggest import Granularity, fitted_vectors, suggest, survey
-from clustering.work.work_store import LocalWork
+from clustering.work.work_store import LocalWork, RemoteWork
+from tests.servers.store_server import StoreServer
 
 
 def kinds(number: int, count: int, *, groups: int = 0) -> NDArray[np.float16]:
@@ -83,6 +84,35 @@ def test_the_command_reads_parts_and_writes_a_page(
     assert main([str(tmp_path / "work"), "--corpus-tokens", "100000000", "--html", str(page)]) == 0
     assert "k = 16" in capsys.readouterr().out
     assert "Start from 16 domains" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["b.arrow", "c.arrow"])
+def test_vectors_that_cannot_be_used_are_named(tmp_path: Path, name: str) -> None:
+    store = LocalWork(tmp_path)
+    vectors = kinds(4, 100)
+    publish_vectors(store, "a.arrow", ["a"] * 100, vectors)
+    if name == "b.arrow":
+        vectors[7, 3] = np.nan
+        message = r"b.arrow: the vector in row 7 has the norm nan"
+    else:
+        vectors = vectors[:, :5]
+        message = r"c.arrow: vectors of 5 numbers, and of 24 in the files before"
+    publish_vectors(store, name, ["b"] * 100, vectors)
+    with pytest.raises(InputError, match=message):
+        main(["--embeddings", str(tmp_path)])
+
+
+def test_vectors_may_be_in_a_bucket(s3: StoreServer, new_prefix: str) -> None:
+    address = s3.address(new_prefix)
+    publish_vectors(RemoteWork(address), "embed/a.arrow", ["a"] * 100, kinds(4, 100))
+    with pytest.raises(BuildError, match="100 vectors are too few"):
+        main(["--embeddings", address])
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_that_is_none_is_refused(seed: str) -> None:
+    with pytest.raises(BuildError, match=rf"--seed is {seed}; it must lie between 0"):
+        main(["corpus", "--seed", seed])
 
 
 def test_a_folder_without_embeddings_is_an_error(tmp_path: Path) -> None:

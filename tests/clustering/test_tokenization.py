@@ -59,7 +59,9 @@ def test_missing_special_tokens_are_added(tmp_path: Path) -> None:
     assert tokenizer.vocab_size == 5
 
 
-def test_a_folder_of_transformers_whose_pad_is_its_end(tmp_path: Path) -> None:
+def test_a_folder_of_transformers_whose_pad_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
@@ -69,6 +71,8 @@ def test_a_folder_of_transformers_whose_pad_is_its_end(tmp_path: Path) -> None:
     tokenizer = bring_tokenizer(str(tmp_path / "mine"))
     assert tokenizer.separator_id == 0
     assert tokenizer.pad_id != tokenizer.separator_id, "losses mask pads, never separators"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bring_tokenizer("~/mine").source == "mine"
 
 
 def test_large_vocabularies_take_four_bytes() -> None:
