@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """This rank's part of one global batch of n · world_size samples."""
+    """This rank's part of one global batch of n · world_size samples. The memory is the caller's."""
 
     step: int
     """Index of the global batch, from 0."""
     samples: Any
     """The samples: an array (n, tokens_per_sample), uint16 or uint32, for a token corpus; for a corpus of
-    records, or where the stream has a transform, a list of n. The memory is the caller's."""
+    records, or where the stream has a transform, a list of n."""
     domains: NDArray[np.int64]
     """Shape (n,): the domain of the view that each sample was drawn for."""
     positions: NDArray[np.int64]
