@@ -106,8 +106,8 @@ def transfer(
     Raises `CorpusError` when another corpus, or somebody's file, is in the way and `force` is not set.
     """
     files = checked_files(manifest)
-    complete = _fingerprint(destination, MANIFEST_FILE)
-    begun = _fingerprint(destination, UNFINISHED)
+    there = destination.read(MANIFEST_FILE)
+    complete, begun = _claimed(there), _claimed(destination.read(UNFINISHED))
     versions = (*manifest.earlier, manifest.fingerprint)
     ours = complete in versions or begun in versions
     for found, how in ((complete, "holds"), (begun, "has the unfinished copy of")):
@@ -130,17 +130,15 @@ def transfer(
     if meter is not None:
         meter.begin(total_bytes=total_bytes, kept_bytes=total_bytes - copied_bytes)
     content = manifest.to_json().encode()
-    if complete == manifest.fingerprint and destination.read(MANIFEST_FILE) == content:
+    if there == content:
         _copy_all(missing, destination, connections, meter)
     else:
         if complete is not None and complete not in versions:
             destination.delete(MANIFEST_FILE)
         destination.write(UNFINISHED, content)
         _copy_all(missing, destination, connections, meter)
-        earlier = destination.read(MANIFEST_FILE) if complete in manifest.earlier else None
-        if earlier is not None:
-            number = 1 + manifest.earlier.index(claimed_fingerprint(earlier))
-            destination.write(version_file(number), earlier)
+        if there is not None and complete in manifest.earlier:
+            destination.write(version_file(1 + manifest.earlier.index(complete)), there)
         destination.write(MANIFEST_FILE, content)
     destination.delete(UNFINISHED)
     return Transferred(
@@ -169,10 +167,9 @@ def checked_files(manifest: Manifest) -> tuple[FileEntry, ...]:
     return tuple(by_name.values())
 
 
-def _fingerprint(destination: Destination, name: str) -> str | None:
-    """Whose manifest is there; None when there is none."""
-    content = destination.read(name)
-    return None if content is None else claimed_fingerprint(content)
+def _claimed(manifest: bytes | None) -> str | None:
+    """Whose manifest it is; None when there is none."""
+    return None if manifest is None else claimed_fingerprint(manifest)
 
 
 def claimed_fingerprint(manifest: bytes) -> str:
