@@ -7,7 +7,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +112,8 @@ class GivenTokenizer(NamedTuple):
     vocab_size: int
     separator_id: int
     pad_id: int
+    source: str | None
+    """Name of the tokenizer.json that it was read from; None of a vocabulary's size alone."""
 
 
 def read_tokenizer(config: ImportConfig) -> GivenTokenizer | None:
@@ -138,12 +139,13 @@ def read_tokenizer(config: ImportConfig) -> GivenTokenizer | None:
                 f"--{name}-id is {token}; with a vocabulary of {vocab_size:,}, tokens run from 0 to "
                 f"{vocab_size - 1:,}."
             )
-    return GivenTokenizer(content, vocab_size, config.separator_id, config.pad_id)
+    source = config.tokenizer.name if config.tokenizer else None
+    return GivenTokenizer(content, vocab_size, config.separator_id, config.pad_id, source)
 
 
-def write_tokenizer(place: Place, given: GivenTokenizer, source: Path | None) -> TokenizerEntry:
-    """Copy it into the corpus; `source` is the tokenizer.json that it was read from."""
-    file = "tokenizer.json" if source else "index/vocabulary.json"
+def write_tokenizer(place: Place, given: GivenTokenizer) -> TokenizerEntry:
+    """Copy it into the corpus."""
+    file = "tokenizer.json" if given.source else "index/vocabulary.json"
     entry = write_file(place, file, given.content)
     return TokenizerEntry(
         file=entry.file,
@@ -152,7 +154,7 @@ def write_tokenizer(place: Place, given: GivenTokenizer, source: Path | None) ->
         vocab_size=given.vocab_size,
         separator_id=given.separator_id,
         pad_id=given.pad_id,
-        source=source.name if source else "unknown",
+        source=given.source or "unknown",
     )
 
 

@@ -71,7 +71,7 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
     surveys = _survey_all(place, domains, schema, block_bytes, config, meter)
     _check(domains, surveys, None if tokenizer is None else tokenizer.vocab_size)
     place.delete(MANIFEST_FILE)
-    manifest = _assemble(place, config, domains, surveys, schema, block_bytes, tokenizer, targets)
+    manifest = _assemble(place, domains, surveys, schema, block_bytes, tokenizer, targets)
     manifest.write(config.work)
     place.write(MANIFEST_FILE, (config.work / MANIFEST_FILE).read_bytes())
     shutil.rmtree(config.work)
@@ -172,7 +172,6 @@ def _work_name(shard: FoundShard, mark: str, schema: SampleSchema | None, block_
 
 def _assemble(
     place: Place,
-    config: ImportConfig,
     domains: Sequence[FoundDomain],
     surveys: dict[str, ShardSurvey],
     schema: SampleSchema | None,
@@ -205,9 +204,7 @@ def _assemble(
         ),
         sample=schema,
         records=records,
-        tokenizer=None
-        if tokenizer is None
-        else files.write_tokenizer(place, tokenizer, config.tokenizer),
+        tokenizer=None if tokenizer is None else files.write_tokenizer(place, tokenizer),
         tree=files.write_tree(place, names, sizes),
         shards=tuple(
             ShardEntry(
