@@ -48,8 +48,6 @@ class Renewal:
     """Step of the first batch that is drawn from it."""
     scores: Scores | None
     """What the mixer learned from, if it was alignment; (k,) or one per basis histogram."""
-    learned: bool
-    """Whether the mixer was shown scores or losses, of which it skips those that are not finite."""
 
 
 class Steering:
@@ -238,11 +236,7 @@ class Steering:
             scores = self._alignment_source().scores(step)
             self._mixer.update(step, scores.values)
         mixture = self._blend(self._mixer.mixture_at(step), step, self.stream.samples_drawn)
-        return Renewal(
-            first_step=self.stream.set_mixture(mixture),
-            scores=scores,
-            learned=self._mixer.signal != "nothing",
-        )
+        return Renewal(first_step=self.stream.set_mixture(mixture), scores=scores)
 
     def _alignment_source(self) -> AlignmentSource:
         """Made when first needed: by then the model is where it is trained."""

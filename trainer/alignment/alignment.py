@@ -96,6 +96,12 @@ class AlignmentSampler:
     """Tokens of every sample, from its beginning on, that are looked at; None is all of them."""
     ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
 
+    @property
+    def num_domains(self) -> int:
+        """How many domains one measurement looks at, over all ranks."""
+        filled = np.count_nonzero(self.view.sizes)
+        return filled if self.domains_per_draw is None else min(filled, self.domains_per_draw)
+
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's part of the measurement before `step`."""
         domains = self._domains(step)[self.ranks.rank :: self.ranks.world_size]
@@ -130,11 +136,11 @@ class AlignmentSampler:
     def _domains(self, step: int) -> NDArray[np.int64]:
         """Domains of the measurement before `step`, in order."""
         filled = np.flatnonzero(self.view.sizes)
-        if self.domains_per_draw is None or self.domains_per_draw >= len(filled):
+        if self.num_domains == len(filled):
             return filled
         # One from each of m parts of whole domains: neighbors in the order are neighbors in the tree.
-        part = np.arange(self.domains_per_draw + 1)
-        edges = part * len(filled) // self.domains_per_draw
+        part = np.arange(self.num_domains + 1)
+        edges = part * len(filled) // self.num_domains
         uniform = random_uniform(self.seed, _CHOICE_DRAW, step, part[:-1])
         domains: NDArray[np.int64] = filled[
             edges[:-1] + (uniform * np.diff(edges)).astype(np.int64)

@@ -79,13 +79,10 @@ class TowardAllSampler:
     def draw(self, step: int) -> AlignmentSamples:
         """This rank's domains, and their samples once more as its share of the target."""
         samples = self.inner.draw(step)
-        drawn = int((self.inner.view.sizes > 0).sum())
-        if self.inner.domains_per_draw is not None:
-            drawn = min(drawn, self.inner.domains_per_draw)
         return replace(
             samples,
             target=samples.tokens.reshape(-1, samples.tokens.shape[-1]),
-            target_total=drawn * self.inner.sequences_per_domain,
+            target_total=self.inner.num_domains * self.inner.sequences_per_domain,
             target_weights=None,
         )
 

@@ -150,9 +150,9 @@ class Run:
         renewal = self.steering.after_step(self.step)
         if renewal is None:
             return
-        self._record_mixture(renewal.scores)
-        if renewal.learned:
-            scores = renewal.scores
+        scores = renewal.scores
+        self._record_mixture(scores)
+        if scores is not None or self.steering.learns_from_losses:
             self._report(
                 self.health.after_update(
                     before=before,
