@@ -31,26 +31,23 @@ def leaf_offsets_of(leaf_tokens: NDArray[np.int64], length: int) -> NDArray[np.i
         int64 (num_leaves+1,), non-decreasing, from 0 to ceil(sum(leaf_tokens) / length): leaf l owns the
         blocks from its offset up to the next one's.
     """
-    borders = np.concatenate(
-        [[0], np.cumsum(leaf_tokens)]
-    )  # the first token of each leaf, and the end
+    # The first token of each leaf, and the end.
+    borders = np.concatenate([[0], np.cumsum(leaf_tokens)])
     total = int(borders[-1])
     starts = borders[borders < total]
     offsets = np.full(len(borders), -(-total // length), dtype=np.int64)
     if not len(starts):
         return offsets
     # Cut the blocks with a border in them where they begin and at their borders.
-    blocks = np.unique(starts // length)
+    begun_in = starts // length
+    blocks, of_start = np.unique(begun_in, return_inverse=True)
     cuts = np.union1d(blocks * length, starts)
     block = cuts // length
     ends = np.minimum(np.append(cuts[1:], total), (block + 1) * length)
     leaf = np.searchsorted(borders[1:], cuts, side="right")
     best_first = np.lexsort((leaf, cuts - ends, block))
     owner = leaf[best_first][np.flatnonzero(np.diff(block[best_first], prepend=-1))]
-    begun_in = starts // length
-    offsets[: len(starts)] = begun_in + (
-        owner[np.searchsorted(blocks, begun_in)] < np.arange(len(starts))
-    )
+    offsets[: len(starts)] = begun_in + (owner[of_start] < np.arange(len(starts)))
     return offsets
 
 
