@@ -6,7 +6,7 @@ affects and nothing else. How the work is cut (`--workers`, `--engine`) is in no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -23,8 +23,8 @@ from clustering.corpus.assemble import Ingredients, Provenance, TargetFiles, ass
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles, assign_roles
 from clustering.documents.duplicates import find_duplicates
-from clustering.documents.input_files import InputFile
-from clustering.documents.inputs import find_inputs
+from clustering.documents.input_files import InputFile, LocalFile
+from clustering.documents.inputs import files_below, find_inputs
 from clustering.documents.reading import (
     ReadOptions,
     ReadTask,
@@ -82,25 +82,14 @@ from pipeline.errors import CorpusError
 from pipeline.stores.address import is_address
 
 
-def foreign_identity(file: ForeignFile) -> list[Any]:
+def foreign_identity(file: ForeignFile) -> Sequence[Any]:
     """What changes when a file of vectors does, where that can be told without reading it."""
-    path = Path(file.store.address) / file.name
-    stat = path.stat() if path.is_file() else None
-    return [file.name, *(() if stat is None else (stat.st_size, stat.st_mtime_ns))]
+    return LocalFile(path=Path(file.store.address) / file.name, name=file.name).identity
 
 
-def folder_identity(folder: Path) -> list[list[Any]]:
-    """Name, bytes and time of change in nanoseconds of the files of a model, hidden ones left out."""
-    files = [
-        (path.relative_to(folder), path.stat())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    return [
-        [name.as_posix(), stat.st_size, stat.st_mtime_ns]
-        for name, stat in files
-        if not any(part.startswith(".") for part in name.parts)
-    ]
+def folder_identity(folder: Path) -> list[Sequence[Any]]:
+    """What changes when a file of a model does, hidden ones left out."""
+    return [file.identity for file in sorted(files_below(folder), key=lambda file: file.name)]
 
 
 class BuildStages:

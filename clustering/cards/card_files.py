@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clustering.cards.cards import (
     NUM_EXAMPLES,
+    SHARE_DIGITS,
     card_file,
     excerpt,
     shares,
@@ -105,7 +106,9 @@ def _columns(
         "tokens": tokens.tolist(),
         "samples": np.diff(leaf_offsets[bounds]).tolist(),
         "mean_tokens": np.round(tokens / np.maximum(documents, 1), 1).tolist(),
-        "duplicate_share": np.round((copies - documents) / np.maximum(copies, 1), 4).tolist(),
+        "duplicate_share": np.round(
+            (copies - documents) / np.maximum(copies, 1), SHARE_DIGITS
+        ).tolist(),
         "sources": top_sources(sum_leaves(facts.sources, bounds), source_names),
         "languages": shares(sum_leaves(facts.languages, bounds), facts.language_names),
         "scripts": shares(sum_leaves(facts.scripts, bounds), SCRIPTS),

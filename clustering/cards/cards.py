@@ -29,6 +29,8 @@ NUM_EXAMPLES = 3
 NUM_SOURCES = 5
 NUM_SHARES = 4
 SMALLEST_SHARE = 0.005
+SHARE_DIGITS = 4
+"""Behind the point, of shares in cards."""
 EXCERPT_CHARACTERS = 480
 
 
@@ -74,7 +76,7 @@ def top_sources(counts: sparse.csr_matrix, names: Sequence[str]) -> list[list[di
                 {
                     "source": names[columns[i]],
                     "documents": int(values[i]),
-                    "share": round(int(values[i]) / total, 4),
+                    "share": round(int(values[i]) / total, SHARE_DIGITS),
                 }
                 for i in best
             ]
@@ -91,7 +93,9 @@ def shares(counts: sparse.csr_matrix, names: Sequence[str]) -> list[dict[str, fl
         total = float(values.sum())
         best = np.lexsort((columns, -values))[:NUM_SHARES]
         of_row = {
-            names[columns[i]]: round(float(values[i]) / total, 4) for i in best if values[i] > 0
+            names[columns[i]]: round(float(values[i]) / total, SHARE_DIGITS)
+            for i in best
+            if values[i] > 0
         }
         rows.append({name: share for name, share in of_row.items() if share >= SMALLEST_SHARE})
     return rows

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clustering.cards.cards import NUM_EXAMPLES
+from clustering.cards.cards import NUM_EXAMPLES, SHARE_DIGITS
 from clustering.cards.keywords import NUM_KEYWORDS
 from clustering.inspection.domain_facts import Example, Neighbor, Share
-
-SHARE_STEP = 1e-4
-"""Shares in cards are rounded to it, so 1.0 says no more than that less than half of it is missing."""
 
 Cards = Sequence[dict[str, Any]]
 """Lines of `cards/level*.jsonl`."""
@@ -66,9 +63,9 @@ def duplicate_share(cards: Cards) -> float | None:
     if not all("duplicate_share" in card for card in cards):
         return None
     documents = sum(card["documents"] for card in cards)
-    read = sum(
-        card["documents"] / max(1 - card["duplicate_share"], SHARE_STEP / 2) for card in cards
-    )
+    # 1.0 says no more than that less than half of the last digit is missing.
+    least = 0.5 * 10**-SHARE_DIGITS
+    read = sum(card["documents"] / max(1 - card["duplicate_share"], least) for card in cards)
     return 1 - documents / read if read else 0.0
 
 

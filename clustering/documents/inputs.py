@@ -50,10 +50,15 @@ def _local_files(corpus: str) -> Sequence[InputFile]:
     if path.is_file():
         return [LocalFile(path=path, name=path.name)]
     if path.is_dir():
-        return [file for file in _matching(path, "**/*") if not _is_hidden(file.name)]
+        return files_below(path)
     base = Path(*_fixed_parts(path.parts))
     pattern = _checked(path.relative_to(base).as_posix())
     return _matching(base, pattern) if pattern != "." else []
+
+
+def files_below(folder: Path) -> list[LocalFile]:
+    """All files of a folder and of those in it, but hidden ones, in any order."""
+    return [file for file in _matching(folder, "**/*") if not _is_hidden(file.name)]
 
 
 def _checked(pattern: str) -> str:
