@@ -230,18 +230,20 @@ def _in_order(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], list[SiblingOrder]]:
     """Children with members, in their dendrograms' order: centroids, parents, child per vector, orders."""
     sizes = [len(of) for of in of_parent]
-    has_members = np.bincount(child, minlength=sum(sizes)) > 0
+    members_per_child = np.bincount(child, minlength=sum(sizes))
     number = np.full(sum(sizes), -1, dtype=np.int64)
     kept: list[NDArray[np.float32]] = []
     siblings: list[SiblingOrder] = []
     begin = count = 0
     for of in of_parent:
-        members = np.flatnonzero(has_members[begin : begin + len(of)])
-        order = order_siblings(of[members])
-        number[begin + members[order.order]] = count + np.arange(len(members))
-        kept.append(of[members[order.order]])
+        members = members_per_child[begin : begin + len(of)]
+        has_members = np.flatnonzero(members)
+        order = order_siblings(of[has_members], members[has_members])
+        in_order = has_members[order.order]
+        number[begin + in_order] = count + np.arange(len(in_order))
+        kept.append(of[in_order])
         siblings.append(order)
-        begin, count = begin + len(of), count + len(members)
+        begin, count = begin + len(of), count + len(in_order)
     parents = np.repeat(np.arange(len(kept)), [len(of) for of in kept]).astype(np.int64)
     return np.concatenate(kept), parents, number[child], siblings
 

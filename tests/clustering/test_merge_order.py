@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -16,21 +17,43 @@ def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@given(st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_cutting_at_the_first_boundaries_is_cutting_the_dendrogram(count: int, seed: int) -> None:
-    centroids = unit_rows(np.random.default_rng(seed), count)
-    siblings = order_siblings(centroids)
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_first_boundaries_cut_scipys_dendrogram_of_all_members(
+    count: int, largest: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    centroids, sizes = unit_rows(rng, count), rng.integers(1, largest + 1, count)
+    siblings = order_siblings(centroids, sizes)
     assert sorted(siblings.order) == list(range(count))
     assert sorted(siblings.boundaries) == list(range(1, count))
     assert (np.diff(siblings.heights) <= 1e-9).all()
+    first_members = np.cumsum(sizes) - sizes
+    members = np.repeat(centroids.astype(np.float64), sizes, axis=0)
     for k in range(1, count + 1):
         domain = np.searchsorted(np.sort(siblings.boundaries[: k - 1]), np.arange(count), "right")
         ours = np.empty(count, dtype=int)
         ours[siblings.order] = domain
         if count > 1:
-            scipys = fcluster(linkage(centroids.astype(np.float64), "ward"), k, "maxclust")
+            scipys = fcluster(linkage(members, "ward"), k, "maxclust")[first_members]
             same = ours[:, None] == ours[None, :]
             assert (same == (scipys[:, None] == scipys[None, :])).all()
+
+
+@pytest.mark.parametrize(("members", "first"), [(1, {0}), (100, {2})])
+def test_an_outlier_splits_first_where_it_has_many_members(members: int, first: set[int]) -> None:
+    angles = np.array([0, 0.6, 1.8])
+    centroids = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    siblings = order_siblings(centroids, np.array([100, 100, members]))
+    cut = siblings.boundaries[0]
+    assert first in (set(siblings.order[:cut]), set(siblings.order[cut:]))
+
+
+def test_equal_centroids_merge_at_no_cost() -> None:
+    centroids = np.repeat(unit_rows(np.random.default_rng(0), 2), 20, axis=0)
+    siblings = order_siblings(centroids, np.arange(1, 41))
+    assert sorted(siblings.order) == list(range(40))
+    assert siblings.boundaries[0] == 20
+    assert siblings.heights[1:].max() < 1e-9
 
 
 @st.composite
@@ -40,7 +63,12 @@ def trees(draw: st.DrawFn) -> Tree:
     parents, siblings, domains = [], [], 1
     for _ in range(draw(st.integers(2, 3))):
         children = rng.integers(1, 6, domains)
-        siblings.append([order_siblings(unit_rows(rng, int(count))) for count in children])
+        siblings.append(
+            [
+                order_siblings(unit_rows(rng, int(count)), rng.integers(1, 100, count))
+                for count in children
+            ]
+        )
         parents.append(np.repeat(np.arange(domains), children))
         domains = int(children.sum())
     bounds = leaf_bounds_per_level(parents)
