@@ -2,6 +2,7 @@
 
     python -m benchmarks.kmeans VECTORS.npy --branching 64,64          against scikit-learn and faiss, flat
     python -m benchmarks.kmeans VECTORS.npy --samples 16,32,64,128     how much of a sample a tree needs
+    python -m benchmarks.kmeans VECTORS.npy --views 16,128,512,1024    views beside flat k-means
     python -m benchmarks.kmeans --gpu --json kmeans.json           10M vectors to 262,144 leaves on one GPU
 
 VECTORS is one or more files of float16 or float32 (n, dim), of unit norm (benchmarks/passage_vectors.py makes
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu", help="cuda fits and assigns the tree with torch")
     parser.add_argument("--samples", help="documents per leaf, with commas: fit on so many")
+    parser.add_argument("--views", help="numbers of domains, with commas: views of the tree")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--count", type=int, default=10_000_000, help="vectors of --gpu")
     parser.add_argument("--dim", type=int, default=384, help="dimensions of --gpu")
@@ -71,6 +73,9 @@ def main() -> None:
         if options.samples:
             sizes = [int(part) for part in options.samples.split(",")]
             rows = list(by_sample(vectors, heldout, branching, sizes, options.device))
+        elif options.views:
+            ks = [int(part) for part in options.views.split(",")]
+            rows = list(by_view(vectors, heldout, branching, ks))
         else:
             ways = options.ways.split(",")
             rows = list(
@@ -182,6 +187,37 @@ def by_sample(
             "distance of the sample": float(seen),
             "distance held out": float(unseen),
         } | balance(descent(vectors)[0], fitted.tree.num_leaves)
+
+
+def by_view(
+    vectors: Vectors, heldout: Vectors, branching: tuple[int, ...], ks: list[int]
+) -> Iterator[dict[str, Any]]:
+    """Two rows per number of domains: the view of the tree and as many clusters without a tree."""
+    import faiss
+
+    fitted = fit_sample(vectors, branching=branching, min_split=32, max_share=None, seed=0)
+    descent = NumpyDescent(fitted.tree.centroids, fitted.tree.parents)
+    leaf, heldout_leaf = descent(vectors)[0], descent(heldout)[0]
+    for k in ks:
+        cuts = np.sort(fitted.tree.split_order[: k - 1])
+        label = np.searchsorted(cuts, leaf, side="right")
+        by_label = as_float32(vectors)[np.argsort(label, kind="stable")]
+        begins = np.searchsorted(np.sort(label), np.arange(k))
+        means = unit(np.add.reduceat(by_label, begins))
+        flat = faiss.Kmeans(vectors.shape[1], k, niter=25, spherical=True, seed=0)
+        flat.train(as_float32(vectors))
+        nearest = nearest_of(flat.centroids)
+        for way, centroids, labels, heldout_labels in (
+            ("view of the tree", means, label, np.searchsorted(cuts, heldout_leaf, side="right")),
+            ("faiss Kmeans", flat.centroids, nearest(vectors), nearest(heldout)),
+        ):
+            near = (as_float32(heldout) * centroids[heldout_labels]).sum(axis=1)
+            smallest = int(np.bincount(labels, minlength=k).min())
+            yield {
+                "way": way,
+                "distance held out": float(2 - 2 * near.mean()),
+                "smallest": smallest,
+            } | balance(labels, k)
 
 
 def measured(
