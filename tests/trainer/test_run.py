@@ -323,9 +323,37 @@ def test_a_diverging_run_keeps_its_mixture_and_says_so(
     assert records(tmp_path / "run", "train")[-1]["train_loss"] is None
 
 
-def test_cosine_with_difference_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="estimator='exact'"):
-        TrainConfig(gradients="cosine")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gradients": "cosine"}, "estimator='exact'"),
+        ({"mixer": "dga+gradients=cosine"}, "estimator='exact'"),
+        (
+            {"mixer": "dga+estimator=probe", "data_parallel": "shard"},
+            "leaves no rank a whole layer",
+        ),
+        ({"mixer": "dga", "measured_domains": 2}, "leaves domains without a score"),
+    ],
+)
+def test_ways_to_measure_that_do_not_go_together_are_refused_at_once(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mixer": "dga+estimator=exact", "gradients": "cosine"},
+        {"mixer": "dga+shrinkage=tree", "measured_domains": 2},
+    ],
+)
+def test_what_an_option_needs_can_be_in_the_mixers_name(
+    corpus: Corpus, settings: dict[str, Any]
+) -> None:
+    config = resolve(TrainConfig(target="alpha", **settings), corpus, CPU)
+    assert resolve(config, corpus, CPU) == config
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pipeline import BraidstreamError
 from trainer.health_thresholds import HealthThresholds
+from trainer.mixers import measuring_changes
 
 
 class ConfigError(BraidstreamError, ValueError):
@@ -158,26 +159,35 @@ class TrainConfig:
         self._require("clip_norm", self.clip_norm > 0, "positive")
         self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
         self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
-        if self.estimator != "exact" and self.gradients == "cosine":
+        self._check_measuring()
+
+    def _check_measuring(self) -> None:
+        """Refuse ways to measure that do not go together, from options and from the mixer's name."""
+        named = measuring_changes(self.mixer)
+        estimator = named.get("estimator", self.estimator)
+        gradients = named.get("gradients", self.gradients)
+        shrinkage = named.get("shrinkage", self.shrinkage)
+        measured_domains = named.get("measured_domains", self.measured_domains)
+        if estimator != "exact" and gradients == "cosine":
             raise ConfigError(
                 "gradients='cosine' divides by the norm of every domain's gradient, which estimator="
-                f"{self.estimator!r} never computes. Take estimator='exact', or gradients='clip'."
+                f"{estimator!r} never computes. Take estimator='exact', or gradients='clip'."
             )
-        if self.estimator == "exact" and self.shrinkage == "tree":
+        if estimator == "exact" and shrinkage == "tree":
             raise ConfigError(
                 "shrinkage='tree' takes scores of single samples, which estimator='exact' does not have. "
                 "Take estimator='difference' or 'probe'."
             )
-        if self.data_parallel == "shard" and self.estimator != "difference":
+        if self.data_parallel == "shard" and estimator != "difference":
             raise ConfigError(
                 "data_parallel='shard' leaves no rank a whole layer, which estimator="
-                f"{self.estimator!r} looks at. Take estimator='difference', or "
-                "data_parallel='replicate' where the model fits."
+                f"{estimator!r} looks at. Take estimator='difference', or data_parallel='replicate' "
+                "where the model fits."
             )
-        if self.measured_domains and self.estimator != "probe" and self.shrinkage != "tree":
+        if measured_domains and estimator != "probe" and shrinkage != "tree":
             raise ConfigError(
-                f"measured_domains={self.measured_domains} leaves domains without a score; give them "
-                "their neighbors' with shrinkage='tree'."
+                f"measured_domains={measured_domains} leaves domains without a score; give them their "
+                "neighbors' with shrinkage='tree'."
             )
 
     def to_json(self) -> dict[str, Any]:
