@@ -23,7 +23,7 @@ from clustering.cards.centers import CenterDistances
 from clustering.cards.keywords import Keywords
 from clustering.cards.leaf_facts import LeafFacts, gather_facts
 from clustering.cards.neighbors import nearest_domains
-from clustering.cards.terms import sum_leaves
+from clustering.cards.terms import Texts, sum_leaves
 from clustering.cards.writing import SCRIPTS
 from clustering.documents.document_parts import DocumentParts
 from clustering.trees.tree import Tree
@@ -64,30 +64,34 @@ def describe_corpus(
     ]
     keywords = Keywords(facts.terms, facts.term_names, facts.languages)
     distances = CenterDistances(store, documents, tree, facts)
-    for level in range(len(tree.levels)):
-        bounds = tree.leaf_bounds(level)
-        coarser = tree.leaf_bounds(level - 1) if level else bounds
-        parents = np.searchsorted(coarser, bounds[:-1], side="right") - 1
-        columns = _columns(facts, names, bounds, leaf_offsets)
-        columns["keywords"] = keywords.of(bounds, parents if level else None)
-        if level:
-            columns["nearest"] = _nearest(tree.centroids[level - 1])
-        examples = _Examples(facts, distances.at(level), bounds, documents)
-        (out / card_file(level)).parent.mkdir(parents=True, exist_ok=True)
-        with (out / card_file(level)).open("w", encoding="utf-8") as file:
-            for begin in range(0, len(bounds) - 1, DOMAINS_PER_CHUNK):
-                domains = range(begin, min(begin + DOMAINS_PER_CHUNK, len(bounds) - 1))
-                for domain, shown in zip(domains, examples.of(domains), strict=True):
-                    card = {
-                        "domain": domain,
-                        "leaves": bounds[domain : domain + 2].tolist(),
-                        "parent": int(parents[domain]) if level else None,
-                        **{name: values[domain] for name, values in columns.items()},
-                        **shown,
-                    }
-                    file.write(json.dumps(card, sort_keys=True, ensure_ascii=False) + "\n")
-        written.append(card_file(level))
+    with documents.at_hand(facts.standing["document"]) as texts:
+        for level in range(len(tree.levels)):
+            bounds = tree.leaf_bounds(level)
+            coarser = tree.leaf_bounds(level - 1) if level else bounds
+            parents = np.searchsorted(coarser, bounds[:-1], side="right") - 1
+            columns = _columns(facts, names, bounds, leaf_offsets)
+            columns["leaves"] = np.stack([bounds[:-1], bounds[1:]], axis=1).tolist()
+            columns["parent"] = parents.tolist() if level else [None] * len(parents)
+            columns["keywords"] = keywords.of(bounds, parents if level else None)
+            if level:
+                columns["nearest"] = _nearest(tree.centroids[level - 1])
+            examples = _Examples(facts, distances.at(level), bounds, texts, names)
+            _write_cards(out / card_file(level), columns, examples)
+            written.append(card_file(level))
     return sorted(written)
+
+
+def _write_cards(path: Path, columns: dict[str, list[Any]], examples: _Examples) -> None:
+    """Write a line for each of k domains: its values of the columns, of k values each, and its examples."""
+    k = len(columns["leaves"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for begin in range(0, k, DOMAINS_PER_CHUNK):
+            domains = range(begin, min(begin + DOMAINS_PER_CHUNK, k))
+            for domain, shown in zip(domains, examples.of(domains), strict=True):
+                values = {name: column[domain] for name, column in columns.items()}
+                card = {"domain": domain, **values, **shown}
+                file.write(json.dumps(card, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _columns(
@@ -133,7 +137,8 @@ class _Examples:
         facts: Has those documents.
         distances: float32 (n,): of each to the center of its domain.
         bounds: int64 (k+1,): the leaves of the domains.
-        documents: Has their texts.
+        texts: Returns the texts of documents.
+        source_names: Names of the input files.
     """
 
     def __init__(
@@ -141,15 +146,16 @@ class _Examples:
         facts: LeafFacts,
         distances: NDArray[np.float32],
         bounds: NDArray[np.int64],
-        documents: DocumentParts,
+        texts: Texts,
+        source_names: list[str],
     ) -> None:
         rows = facts.standing
         domain = np.searchsorted(bounds, rows["leaf"], side="right") - 1
         order = np.lexsort((rows["document"], distances, domain))
         self._rows, self._distances = rows[order], distances[order]
         self._start = np.searchsorted(domain[order], np.arange(len(bounds))).tolist()
-        self._documents = documents
-        self._names = documents.source_names
+        self._texts = texts
+        self._names = source_names
 
     def of(self, domains: range) -> list[dict[str, Any]]:
         """`examples` and `farthest` of each domain, as excerpts."""
@@ -157,7 +163,7 @@ class _Examples:
         near = [range(begin, min(begin + NUM_EXAMPLES, end)) for begin, end in spans]
         far = [end - 1 if end - begin > NUM_EXAMPLES else None for begin, end in spans]
         wanted = [*(row for rows in near for row in rows), *(row for row in far if row is not None)]
-        texts = self._documents.texts(self._rows["document"][np.array(wanted, dtype=np.int64)])
+        texts = self._texts(self._rows["document"][np.array(wanted, dtype=np.int64)])
         shown = {row: self._example(row, text) for row, text in zip(wanted, texts, strict=True)}
         return [
             {

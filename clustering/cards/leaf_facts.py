@@ -59,10 +59,6 @@ def gather_facts(
     for their language.
     """
 
-    def texts(chosen: NDArray[np.int64]) -> list[str]:
-        advance(len(chosen))
-        return documents.texts(chosen)
-
     limit = documents_per_leaf(num_leaves)
     sums = np.zeros((3, num_leaves), dtype=np.int64)
     sources = sparse.csr_matrix((num_leaves, len(documents.source_names)), dtype=np.int64)
@@ -80,10 +76,16 @@ def gather_facts(
     rows = standing(np.concatenate([np.empty(0, dtype=ROW), *kept]), limit)
     rank = ranks(rows["leaf"])
     counted, leaf, weight = _sample(rows, rank < limit, sums[0])
-    term_names = find_terms(texts, counted)
-    terms = count_terms(texts, counted, leaf, weight, term_names)
     told = rank < min(limit, language_documents_per_leaf(num_leaves))
-    languages, language_names, scripts = count_writing(texts, *_sample(rows, told, sums[0]))
+    with documents.at_hand(counted) as read:
+
+        def texts(chosen: NDArray[np.int64]) -> list[str]:
+            advance(len(chosen))
+            return read(chosen)
+
+        term_names = find_terms(texts, counted)
+        terms = count_terms(texts, counted, leaf, weight, term_names)
+        languages, language_names, scripts = count_writing(texts, *_sample(rows, told, sums[0]))
     return LeafFacts(
         documents=sums[0],
         tokens=sums[1],

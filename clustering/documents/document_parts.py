@@ -1,8 +1,10 @@
-"""The documents of a build, in parts that are mapped, never all in memory."""
+"""The documents of a build, in parts that are mapped or fetched, never all in memory."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +15,8 @@ from clustering.documents.reading import FILES, PARTS
 from clustering.work.work_store import WorkStore
 
 MAPPED_PARTS = 64
+FETCHED_PARTS = 2
+"""Parts of an object store that are in memory at a time, of up to 64 MiB of text each."""
 
 
 class DocumentParts:
@@ -29,7 +33,7 @@ class DocumentParts:
         self._names: list[str] = listed["names"]
         self.part_offsets: NDArray[np.int64] = np.cumsum([0, *listed["documents"]], dtype=np.int64)
         """int64 (parts+1,): number of the first document of each part."""
-        self._table = lru_cache(maxsize=MAPPED_PARTS)(store.table)
+        self._table = lru_cache(MAPPED_PARTS if store.maps else FETCHED_PARTS)(store.table)
 
     def __len__(self) -> int:
         return int(self.part_offsets[-1])
@@ -67,11 +71,51 @@ class DocumentParts:
         return [f"{names[source]}:{row}" for source, row in pairs]
 
     def texts(self, documents: NDArray[np.int64]) -> list[str]:
-        """The texts of the documents int64 (n,), any order, in that order."""
-        part_of = np.searchsorted(self.part_offsets, documents, side="right") - 1
+        """The texts of the documents int64 (n,), any order, in that order; looks at every part once."""
         texts = np.empty(len(documents), dtype=object)
+        for here, column in self._texts_by_part(documents):
+            texts[here] = column.to_pylist()
+        return list(texts)
+
+    def lengths(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (n,): characters of the documents int64 (n,); looks at every part once."""
+        import pyarrow.compute as pc
+
+        lengths = np.empty(len(documents), dtype=np.int64)
+        for here, column in self._texts_by_part(documents):
+            lengths[here] = pc.utf8_length(column).to_numpy()
+        return lengths
+
+    @contextmanager
+    def at_hand(
+        self, documents: NDArray[np.int64]
+    ) -> Iterator[Callable[[NDArray[np.int64]], list[str]]]:
+        """Yields what `texts` does, for any of the documents int64 (n,), a few at a time.
+
+        Mapped parts are read where they lie. Of an object store every part is fetched once, and the texts
+        are in a file here until the block ends.
+        """
+        if self._store.maps or not len(documents):
+            yield self.texts
+            return
+        import pyarrow as pa
+
+        copied = np.unique(documents)
+        with self._store.scratch() as folder:
+            path, schema = str(folder / "texts.arrow"), pa.schema([("text", pa.large_string())])
+            with pa.ipc.new_file(path, schema) as file:
+                for _, column in self._texts_by_part(copied):
+                    file.write_table(pa.table([column], schema=schema))
+            with pa.memory_map(path) as mapped:
+                column = pa.ipc.open_file(mapped).read_all()["text"]
+            yield lambda wanted: column.take(np.searchsorted(copied, wanted)).to_pylist()
+
+    def _texts_by_part(
+        self, documents: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Any]]:
+        """Which of the documents lie in a part, and their texts, part by part."""
+        part_of = np.searchsorted(self.part_offsets, documents, side="right") - 1
         for part in np.unique(part_of):
             here = np.flatnonzero(part_of == part)
             rows = documents[here] - self.part_offsets[part]
-            texts[here] = self.part(int(part))["text"].take(rows).to_pylist()
-        return list(texts)
+            yield here, self.part(int(part))["text"].take(rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.document_roles import DocumentRoles
 from clustering.work.keyed_hash import keyed
@@ -12,7 +14,8 @@ from clustering.work.smallest_keys import SmallestKeys
 TRAINING_CHARACTERS = 32 * 2**20
 """A byte-level BPE is trained on at most this much text: more changes few merges and takes long."""
 MAX_DOCUMENTS = 2**18
-CHUNK_DOCUMENTS = 256
+CHUNK_DOCUMENTS = 2**15
+"""Looked at together: they lie in all parts, and of an object store each is fetched twice for a chunk."""
 
 
 def training_texts(
@@ -28,12 +31,13 @@ def training_texts(
         keys = keyed(documents.digests(part)[rows, 0], seed=seed, purpose="tokenizer")
         sample.add(keys, documents.part_offsets[part] + rows)
     chosen = sample.documents()
-    characters = 0
+    left = TRAINING_CHARACTERS
     for begin in range(0, len(chosen), CHUNK_DOCUMENTS):
-        texts = documents.texts(chosen[begin : begin + CHUNK_DOCUMENTS])
-        for text in texts:
-            yield text[: TRAINING_CHARACTERS - characters]
-            characters += len(text)
-            if characters >= TRAINING_CHARACTERS:
-                return
-        advance(len(texts))
+        chunk = chosen[begin : begin + CHUNK_DOCUMENTS]
+        ends = np.cumsum(documents.lengths(chunk))
+        for text in documents.texts(chunk[: np.searchsorted(ends, left) + 1]):
+            yield text[:left]
+            advance(1)
+            left -= len(text)
+        if left <= 0:
+            return

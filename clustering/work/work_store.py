@@ -42,6 +42,10 @@ class WorkStore(Protocol):
     def address(self) -> str:
         """Where it is: an absolute path or an address."""
 
+    @property
+    def maps(self) -> bool:
+        """Whether a table is mapped, so that a few rows cost a few pages, and not fetched whole."""
+
     def names(self, prefix: str) -> list[str]:
         """Names that were published under `prefix` (which ends in `/`, or is empty), sorted."""
 
@@ -99,6 +103,11 @@ class LocalWork:
     def address(self) -> str:
         """See `WorkStore`."""
         return str(self.folder)
+
+    @property
+    def maps(self) -> bool:
+        """See `WorkStore`."""
+        return True
 
     def names(self, prefix: str) -> list[str]:
         """See `WorkStore`."""
@@ -197,6 +206,11 @@ class RemoteWork:
     def address(self) -> str:
         """See `WorkStore`."""
         return self._store.url
+
+    @property
+    def maps(self) -> bool:
+        """See `WorkStore`."""
+        return False
 
     def names(self, prefix: str) -> list[str]:
         """See `WorkStore`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ from clustering.documents.duplicates import find_duplicates
 from clustering.documents.inputs import find_inputs
 from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
 from clustering.errors import BuildError
+from clustering.shards import tokenizer_sample
 from clustering.work.external_sort import ExternalSort
 from clustering.work.keyed_hash import text_digest
 from clustering.work.smallest_keys import SmallestKeys
-from clustering.work.work_store import LocalWork
+from clustering.work.work_store import LocalWork, RemoteWork, open_work
+from tests.servers.store_server import StoreServer
 
 RECORD = np.dtype([("a", "<u8"), ("b", "<i8")])
 
@@ -67,9 +70,9 @@ def test_smallest_keys(keys: list[int], count: int) -> None:
 
 
 def read(
-    folder: Path, work: Path, *, part_documents: int = 3, id_column: str | None = None
+    folder: Path, work: Path | str, *, part_documents: int = 3, id_column: str | None = None
 ) -> DocumentParts:
-    store = LocalWork(work)
+    store = open_work(work)
     units = publish_files(store, "read", find_inputs(str(folder)))
     options = ReadOptions(
         text_column=None, id_column=id_column, on_bad_input="fail", part_documents=part_documents
@@ -105,6 +108,50 @@ def test_documents_are_numbered_through_the_files(
     assert [row.tobytes() for row in digests] == [text_digest(f"text {c}") for c in order]
     assert documents.ids(0)[0] == "one.jsonl:1"
     assert (np.diff(documents.part_offsets) <= 3).all()
+
+
+def test_texts_at_hand_are_fetched_from_an_object_store_once(
+    folder: Path, s3: StoreServer, new_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(folder, s3.address(new_prefix), part_documents=1)
+    fetched: list[str] = []
+    table = RemoteWork.table
+
+    def counted(store: RemoteWork, name: str) -> Any:
+        fetched.append(name)
+        return table(store, name)
+
+    monkeypatch.setattr(RemoteWork, "table", counted)
+    documents = DocumentParts(open_work(s3.address(new_prefix)))
+    chosen = np.array([10, 0, 4, 2, 7])
+    with documents.at_hand(chosen) as texts:
+        for wanted in ([10], [0, 7, 10], [2, 2, 4], []):
+            assert texts(np.array(wanted, dtype=int)) == [
+                f"text {'abcbghidefd'[i]}" for i in wanted
+            ]
+    assert len(fetched) == len(set(fetched)) == len(chosen)
+    with documents.at_hand(np.array([], dtype=int)) as texts:
+        assert texts(np.array([], dtype=int)) == []
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_a_tokenizer_is_trained_on_so_many_characters_by_key(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(tokenizer_sample, "CHUNK_DOCUMENTS", chunk)
+    documents = read(folder, tmp_path / "work")
+    store = LocalWork(tmp_path / "work")
+    find_duplicates(store, documents, max_documents=None, seed=0)
+    assign_roles(store, documents, np.empty((0, 2), np.uint64), heldout_share=0.0, seed=0)
+    roles = DocumentRoles(store, documents.part_offsets)
+    told: list[int] = []
+    texts = list(tokenizer_sample.training_texts(documents, roles, 3, told.append))
+    assert sorted(texts) == [f"text {c}" for c in "abcdefghi"]
+    assert documents.lengths(np.arange(3)).tolist() == [6, 6, 6]
+    monkeypatch.setattr(tokenizer_sample, "TRAINING_CHARACTERS", 20)
+    cut = list(tokenizer_sample.training_texts(documents, roles, 3, told.append))
+    assert cut == [*texts[:3], texts[3][:2]]
+    assert sum(told) == len(texts) + len(cut)
 
 
 def test_ids_come_from_a_column(tmp_path: Path, folder: Path) -> None:
