@@ -2,9 +2,9 @@
 
     python -m benchmarks.git_documents CLONES --out DOCUMENTS
 
-CLONES has a clone OWNER+NAME of every repository in benchmarks/git_documents.toml, which says where each
-kind comes from. For comparisons on text that nothing was tuned on; benchmarks.labelled_targets takes what
-this writes.
+CLONES/OWNER/NAME is a clone of every repository in benchmarks/git_documents.toml, which says where each kind
+comes from. For comparisons on text that nothing was tuned on; benchmarks.labelled_targets takes what this
+writes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Options:
     """Which clones, and how much of each kind."""
 
     clones: tyro.conf.Positional[Path]
-    """Folder with a clone OWNER+NAME, bare or not, of every repository."""
+    """Folder with a clone OWNER/NAME, bare or not, of every repository."""
     out: Path
     """Folder to write to."""
     kinds: Path = _KINDS
@@ -46,7 +46,7 @@ class Options:
 def main(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for kind, source in tqdm(tomllib.loads(options.kinds.read_text()).items(), unit="kinds"):
-        clone = options.clones / source["repository"].replace("/", "+")
+        clone = options.clones / source["repository"]
         with (options.out / f"{kind}.jsonl").open("w", encoding="utf-8") as file:
             left = options.megabytes * 1e6
             for document in documents(clone, source["commit"], source["files"]):
@@ -86,14 +86,10 @@ def git(clone: Path, *arguments: str) -> bytes:
 
 
 def text_of(suffix: str, data: bytes) -> str:
-    """What a reader would see of a file: of XML the text without headers, of CoNLL-U the sentences."""
+    """What a reader would see of a file: of XML the text without headers, of others all."""
     if suffix == ".xml":
         return "\n".join(text_below(ElementTree.fromstring(data)))
-    text = data.decode("utf-8")
-    if suffix == ".conllu":
-        marked = (line.partition("# text = ") for line in text.splitlines())
-        return "\n".join(sentence for _, mark, sentence in marked if mark)
-    return text
+    return data.decode("utf-8")
 
 
 def text_below(element: ElementTree.Element) -> Iterator[str]:
