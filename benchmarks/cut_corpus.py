@@ -33,8 +33,9 @@ def cut_domains(corpus: Corpus, folder: Path, *, k: int, tokens: int) -> Corpus:
 
     It is made unless it is there. In whole samples, at least one of each domain that has any.
     """
+    build = {"cut_from": corpus.fingerprint, "k": k, "tokens_per_domain": tokens}
     if (folder / MANIFEST_FILE).exists():
-        return open_corpus(folder)
+        return _made_before(folder, build)
     manifest = corpus.manifest
     assert manifest.sample is not None
     positions = np.arange(corpus.num_samples)
@@ -82,7 +83,7 @@ def cut_domains(corpus: Corpus, folder: Path, *, k: int, tokens: int) -> Corpus:
         extras=_leaves_of_targets(corpus),
         shard_format="mds",
         added=(),
-        build={"cut_from": corpus.fingerprint, "k": k, "tokens_per_domain": tokens},
+        build=build,
     ).write(folder)
     return open_corpus(folder)
 
@@ -92,8 +93,9 @@ def cut_examples(corpus: Corpus, folder: Path, *, examples: int, seed: int = 0) 
 
     It is made unless it is there. Histograms are those of the chosen documents; the shards are shared.
     """
+    build = {"cut_from": corpus.fingerprint, "examples": examples, "seed": seed}
     if (folder / MANIFEST_FILE).exists():
-        return open_corpus(folder)
+        return _made_before(folder, build)
     manifest = corpus.manifest
     changed = {file.file for entry in manifest.targets for file in (entry.train, entry.histogram)}
     changed |= {file.file for file in manifest.extras}
@@ -105,9 +107,19 @@ def cut_examples(corpus: Corpus, folder: Path, *, examples: int, seed: int = 0) 
             for entry in manifest.targets
         ),
         extras=(),
-        build={"cut_from": corpus.fingerprint, "examples": examples, "seed": seed},
+        build=build,
     ).write(folder)
     return open_corpus(folder)
+
+
+def _made_before(folder: Path, build: dict[str, Any]) -> Corpus:
+    """The corpus in `folder`; raises `CorpusError` where it was cut otherwise."""
+    corpus = open_corpus(folder)
+    if corpus.manifest.build != build:
+        raise CorpusError(
+            f"{folder} has a cut by {corpus.manifest.build}, and {build} is asked for. Name another folder."
+        )
+    return corpus
 
 
 def _cut_target(

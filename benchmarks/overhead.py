@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.kept_lines import KeptLines
 from benchmarks.synthetic_corpus import SyntheticText, synthetic_corpus
 from benchmarks.table import machine_line, table
 from pipeline import Corpus, Mixture, MixtureStream
@@ -294,37 +295,18 @@ class Block:
     """0 where the device does not count."""
 
 
-class Found:
-    """What was measured, kept in a file if there is one, so that a stopped benchmark goes on."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        known = path.read_text("utf-8").splitlines() if path and path.exists() else []
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in known]
-
-    def has(self, setting: Setting) -> bool:
-        """Whether this one is done."""
-        return any(line["setting"] == setting.name for line in self.lines)
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Keep one measurement."""
-        self.lines.append(line)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def table(self) -> str:
-        """Markdown."""
-        header = [
-            "k",
-            "measured by",
-            "extra, ms (lowest to highest)",
-            "in steps",
-            *(f"every {every} steps" for every in INTERVALS),
-            "peak memory, GB",
-            "agreement",
-        ]
-        return table(header, [_row(line) for line in self.lines])
+def report(lines: list[dict[str, Any]]) -> str:
+    """The table."""
+    header = [
+        "k",
+        "measured by",
+        "extra, ms (lowest to highest)",
+        "in steps",
+        *(f"every {every} steps" for every in INTERVALS),
+        "peak memory, GB",
+        "agreement",
+    ]
+    return table(header, [_row(line) for line in lines])
 
 
 def _row(line: dict[str, Any]) -> list[str]:
@@ -354,9 +336,11 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, too")
     options = parser.parse_args()
     size, device = SIZES[options.size], choose_device(options.device)
-    found, began = Found(options.results), time.perf_counter()
+    found = KeptLines(options.results, {"size": options.size, "device": device_name(device)})
+    began = time.perf_counter()
     chosen = [each for each in settings(size) if options.only in each.name]
-    waiting = [each for each in chosen if not found.has(each)]
+    done = {line["setting"] for line in found.lines}
+    waiting = [each for each in chosen if each.name not in done]
     with tempfile.TemporaryDirectory() as folder:
         if waiting:
             bench = Bench(synthetic_corpus(Path(folder) / "corpus", size.text), size, device)
@@ -375,7 +359,7 @@ def main() -> None:
     print(
         f"{size.preset}, {size.batch_size} x {size.text.tokens_per_sample} tokens a step, ", end=""
     )
-    print(f"{median(steps):.1f} ms without measuring.\n\n{found.table()}")
+    print(f"{median(steps):.1f} ms without measuring.\n\n{report(found.lines)}")
     print(json.dumps(found.lines))
 
 

@@ -1,31 +1,29 @@
-"""Measurements as they come in, kept in a file, so that a long run can be stopped and continued."""
+"""Measurements of loaders: by number of domains, loader and workers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.kept_lines import KeptLines
+
 
 class Results:
     """Measurements and refusals by (k, loader, workers)."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._lines: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            self._lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self._kept = KeptLines(path, settings)
 
     def add(self, k: int, loader: str, workers: int, found: dict[str, float]) -> None:
         """Keep one measurement."""
-        self._keep({"k": k, "loader": loader, "workers": workers, "found": found})
+        self._kept.add({"k": k, "loader": loader, "workers": workers, "found": found})
 
     def give_up(self, k: int, loader: str, workers: Iterable[int], reason: str) -> None:
         """This loader is not tried again at this k or a larger one."""
         for count in workers:
-            self._keep({"k": k, "loader": loader, "workers": count, "reason": reason})
+            self._kept.add({"k": k, "loader": loader, "workers": count, "reason": reason})
 
     def count(self, k: int, loader: str, workers: int) -> int:
         """Measurements so far."""
@@ -33,7 +31,7 @@ class Results:
 
     def gave_up(self, k: int, loader: str, workers: int) -> str:
         """Why there is no measurement at this k; empty when nothing is known against one."""
-        for line in self._lines:
+        for line in self._kept.lines:
             if "reason" in line and (line["loader"], line["workers"]) == (loader, workers):
                 if line["k"] == k:
                     return str(line["reason"])
@@ -55,12 +53,6 @@ class Results:
         wanted = {"k": k, "loader": loader, "workers": workers}
         return [
             line["found"]
-            for line in self._lines
+            for line in self._kept.lines
             if "found" in line and all(line[name] == value for name, value in wanted.items())
         ]
-
-    def _keep(self, line: dict[str, Any]) -> None:
-        self._lines.append(line)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")

@@ -13,6 +13,7 @@ passed on to every run: see `braidstream train --help`; what only the mixer uses
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import machine_line, table
-from trainer.results.results import METRICS_FILE, read_metrics
+from trainer.results.results import CONFIG_FILE, METRICS_FILE, read_metrics
 
 TRAIN = (sys.executable, "-m", "trainer.train_command")
 HEADER = ("run", "steps", "largest difference of a training loss", "mean", "largest of a mixture")
@@ -50,14 +51,22 @@ def main() -> None:
         finish([*run, *own, "--out", str(folders["first"])])
         finish([*run, *own, "--out", str(folders["again"])])
         kills = kill([*run, *own, "--out", str(folders["killed"])], folders["killed"], options)
-        replay = ["--mixer", "schedule", "--weights-file", str(folders["first"] / METRICS_FILE)]
-        finish([*run, *replay, "--out", str(folders["replayed"])])
+        finish([*run, *replay(folders["first"]), "--out", str(folders["replayed"])])
         first = records(folders["first"])
         rows = [
             compared(first, records(folders[way]), way) for way in ("again", "killed", "replayed")
         ]
     print(f"killed after steps {', '.join(map(str, kills))}; a checkpoint every {every} steps\n")
     print(f"{machine_line()}\n\n{table(HEADER, rows)}")
+
+
+def replay(first: Path) -> list[str]:
+    """Options that replay a run: the weights that its mixer chose, under the budget that it had."""
+    config = json.loads((first / CONFIG_FILE).read_text("utf-8"))
+    options = ["--mixer", "schedule", "--weights-file", str(first / METRICS_FILE)]
+    if config["max_passes"] is not None:
+        options += ["--max-passes", str(config["max_passes"]), "--surplus", config["surplus"]]
+    return options
 
 
 def finish(command: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.kept_lines import KeptLines
 from benchmarks.object_storage import upload, use
 from benchmarks.overhead import SIZES
 from benchmarks.synthetic_corpus import synthetic_corpus
@@ -312,12 +313,17 @@ def main() -> None:
     parser.add_argument("--sources", default="local,s3")
     parser.add_argument("--data-parallel", default="replicate,shard")
     parser.add_argument("--steps", type=int, default=300, help="of a run")
-    parser.add_argument("--restart", action="store_true", help="kill and continue the largest run")
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="kill and continue every local run on several GPUs",
+    )
     parser.add_argument("--results", type=Path, help="keep results here; what is there counts")
     options = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    if options.results and options.results.exists():
-        found = [json.loads(line) for line in options.results.read_text("utf-8").splitlines()]
+    device = device_name(choose_device(options.device))
+    found = KeptLines(
+        options.results, {"size": options.size, "steps": options.steps, "device": device}
+    )
     trials = [
         Trial(
             preset=preset,
@@ -343,20 +349,19 @@ def main() -> None:
             upload(folder / "corpus", bench.addresses["s3"])
 
         def keep(line: dict[str, Any]) -> None:
-            found.append(line)
+            found.add(line)
             print(json.dumps(line), flush=True)
-            if options.results:
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
 
         for trial in trials:
-            if not any(each["name"] == trial.name for each in found):
-                keep(bench.measure(trial))
-                if options.restart and trial.gpus > 1 and trial.source == "local":
+            restarts = options.restart and trial.gpus > 1 and trial.source == "local"
+            names = [trial.name, *([f"{trial.name}-restarted"] if restarts else [])]
+            if not {line["name"] for line in found.lines}.issuperset(names):
+                keep(bench.measure(trial))  # again, where a restart is missing that replays it
+                if restarts:
                     keep(bench.restart(trial))
-    print(f"\n{device_name(choose_device(options.device))}; {machine_line()}\n")
-    print(report(found))
-    print(json.dumps(found))
+    print(f"\n{device}; {machine_line()}\n")
+    print(report(found.lines))
+    print(json.dumps(found.lines))
 
 
 if __name__ == "__main__":

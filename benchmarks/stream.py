@@ -39,7 +39,8 @@ MEASURED_EACH_ROUND = ("gather", "braidstream", "torchdata")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing in the results, then print the tables."""
     options = parse_options(arguments)
-    results = Results(options.results)
+    settings = {name: getattr(options, name) for name in ("quick", "seconds", "patience")}
+    results = Results(options.results, settings)
     for k in options.k:
         with tempfile.TemporaryDirectory(prefix="braidstream-bench-", dir=options.folder) as folder:
             measure_at(k, Path(folder), options, results)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.kept_lines import KeptLines
 from benchmarks.overhead import SIZES, Size
 from benchmarks.plain_loop import PlainLoop
 from benchmarks.synthetic_corpus import synthetic_corpus
@@ -145,22 +146,18 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="keep rounds here; what is there counts")
     options = parser.parse_args()
     size, device = SIZES[options.size], choose_device(options.device)
-    rounds: list[dict[str, Any]] = []
-    if options.results and options.results.exists():
-        rounds = [json.loads(line) for line in options.results.read_text("utf-8").splitlines()]
+    settings = {name: getattr(options, name) for name in ("size", "mixer", "windows")}
+    rounds = KeptLines(options.results, {**settings, "device": device_name(device)})
     with tempfile.TemporaryDirectory() as folder:
-        if len(rounds) < options.rounds:
+        if len(rounds.lines) < options.rounds:
             bench = Bench(Path(folder), size, device, options.mixer)
-        while len(rounds) < options.rounds:
-            rounds.append(bench.round(len(rounds), options.windows))
-            print(report(rounds[-1:], options.peak_tflops), flush=True)
-            if options.results:
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rounds[-1]) + "\n")
+        while len(rounds.lines) < options.rounds:
+            rounds.add(bench.round(len(rounds.lines), options.windows))
+            print(report(rounds.lines[-1:], options.peak_tflops), flush=True)
     print(f"\n{device_name(device)}, torch {torch.__version__}; {machine_line()}")
     print(f"{size.preset}, {size.batch_size} x {size.text.tokens_per_sample} tokens a step.\n")
-    print(report(rounds, options.peak_tflops))
-    print(json.dumps(rounds))
+    print(report(rounds.lines, options.peak_tflops))
+    print(json.dumps(rounds.lines))
 
 
 if __name__ == "__main__":

@@ -98,3 +98,13 @@ def test_a_corpus_without_leaves_of_examples_says_what_to_do(
     plain = synthetic_corpus(tmp_path / "corpus", TEXT)
     with pytest.raises(CorpusError, match="Build it again"):
         read_target_leaves(plain, "leaf0")
+
+
+def test_a_cut_that_is_there_is_not_taken_for_another(corpus: Corpus, tmp_path: Path) -> None:
+    made = cut_domains(corpus, tmp_path / "cut", k=4, tokens=200)
+    assert cut_domains(corpus, tmp_path / "cut", k=4, tokens=200).fingerprint == made.fingerprint
+    with pytest.raises(CorpusError, match="Name another folder"):
+        cut_domains(corpus, tmp_path / "cut", k=16, tokens=200)
+    cut_examples(corpus, tmp_path / "few", examples=3)
+    with pytest.raises(CorpusError, match="Name another folder"):
+        cut_examples(corpus, tmp_path / "few", examples=3, seed=1)
