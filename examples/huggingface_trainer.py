@@ -128,10 +128,20 @@ def main(arguments: Sequence[str] | None = None) -> Trainer:
         callbacks=[NaturalToUniform(stream), state],
     )
     checkpoint = get_last_checkpoint(training.output_dir) if options.resume else None
+    if is_finished(checkpoint, options.steps):
+        return trainer
     if checkpoint is not None:
         state.restore(checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
+
+
+def is_finished(checkpoint: str | None, steps: int) -> bool:
+    """Whether all steps are done; the Trainer would look for that only after one step more."""
+    finished = checkpoint is not None and int(checkpoint.rpartition("-")[2]) >= steps
+    if finished:
+        print(f"{checkpoint} has all {steps:,} steps; more come with --steps.")
+    return finished
 
 
 def tiny_llama(vocab_size: int, context: int) -> LlamaForCausalLM:

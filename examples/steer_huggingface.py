@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from huggingface_trainer import StreamTrainer, tiny_llama
+from huggingface_trainer import StreamTrainer, is_finished, tiny_llama
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> Trainer:
         callbacks=[SteeringCallback(steering)],
     )
     checkpoint = get_last_checkpoint(training.output_dir) if options.resume else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if not is_finished(checkpoint, options.steps):
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 

@@ -44,6 +44,12 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
         check_callback_ranks(self.steering, ranks)
         if state.global_step == 0:
             return
+        if state.global_step >= state.max_steps:
+            raise StateError(
+                f"the checkpoint has {state.global_step} of {state.max_steps} steps, so the run is finished, "
+                "and the Trainer would train a step more before it noticed. Raise max_steps, and num_steps "
+                "with it, to go on."
+            )
         if not args.ignore_data_skip:
             raise StateError(
                 f"the Trainer goes on from step {state.global_step} with ignore_data_skip=False: it would "

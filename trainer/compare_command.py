@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress
+from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pipeline import BraidstreamError, Corpus, open_corpus
 from trainer.compare.grid import Grid, parse_grid
@@ -48,7 +48,7 @@ class CompareCommand:
 
     A first look, small enough for a laptop:
 
-      braidstream compare DIR --mixers natural,importance,dga --preset 1m --steps 300 --batch-size 16
+      braidstream compare DIR --mixers natural,importance-fading,dga --preset 1m --steps 300 --batch-size 16
 
     The table goes to the terminal, and with the charts to OUT/report.html (one file that opens anywhere);
     OUT/results.md and OUT/results.csv hold the numbers.
@@ -59,7 +59,7 @@ class CompareCommand:
     version: int | None = None
     """An earlier version of the corpus, to continue a comparison that began before documents were added;
     default: the newest."""
-    mixers: str = "natural,importance,dga"
+    mixers: str = "natural,importance,importance-fading,dga"
     """Comma-separated: natural, uniform, importance, importance-ratio, importance-paced,
     importance-fading, importance-general, dga, dga-ema, dga-distributions, dga-paced, dga-paced-general,
     doge, odm, schedule. A name can carry changes, such as dga+step_size=1,dga+step_size=5."""
@@ -76,7 +76,7 @@ class CompareCommand:
     """Runs side by side, each in a process of its own. They share the processor or the GPU."""
     report_only: bool = False
     """Train nothing: make table and report again from the runs that are in the folder."""
-    training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    training: Annotated[TrainingOptions, arg(name="")] = field(default_factory=TrainingOptions)
     """Passed on to every run; `braidstream train --help` says the same."""
 
 
@@ -94,6 +94,8 @@ def main(argv: list[str]) -> int:
     )
     if command.parallel < 1:
         raise BraidstreamError(f"--parallel {command.parallel} must be at least 1.")
+    from trainer.results.results import read_runs
+
     corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / "comparison"
     if not command.report_only:
@@ -111,7 +113,8 @@ def main(argv: list[str]) -> int:
             return 128 + stopped
     else:
         failures = []
-    publish(corpus, out)
+    if not failures or read_runs(out):
+        publish(corpus, out)
     for failure in failures:
         print(f"\n{failure}", file=sys.stderr)
     if failures:
@@ -127,8 +130,12 @@ def train_grid(
 
     from trainer.compare.compare import State, run_cells
     from trainer.compare.display import make_display, summarize
+    from trainer.run.resolve import learns_nothing
 
     runs = prepare_runs(corpus, grid, command.training, out)
+    for reason in dict.fromkeys(learns_nothing(run.job.config) for run in runs):
+        if reason:
+            print(f"note: {reason}", flush=True)
     remember(out / COMMANDS_FILE, f"braidstream compare {shlex.join(argv)}")
     console = Console()
     print(f"{len(runs)} runs in {out}: {summarize(runs)}", flush=True)

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     )
     from trainer.run.interrupt import TrainingInterrupted
     from trainer.run.loop import train
-    from trainer.run.resolve import idle_settings
+    from trainer.run.resolve import idle_settings, learns_nothing
 
     corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / run_name(command.config)
@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
     if speaks and (idle := idle_settings(command.config)):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         print(f"note: without effect in a run of {command.config.mixer}: {names}.", flush=True)
+    if speaks and (reason := learns_nothing(command.config)):
+        print(f"note: {reason}", flush=True)
     try:
         result = train(corpus, command.config, out)
     except TrainingInterrupted as stop:

@@ -275,10 +275,13 @@ class Corpus:
 
     @property
     def _tokenizer(self) -> TokenizerEntry:
+        if self.manifest.records is not None:
+            raise self._no_tokens()
         if self.manifest.tokenizer is None:
             raise CorpusError(
                 f"{self.address} says nothing of a tokenizer: its samples came from elsewhere, and with "
-                "them must come the vocabulary size and the special tokens."
+                "them must come the vocabulary size and the special tokens: import it again with "
+                "--vocab-size, --separator-id and --pad-id, or with --tokenizer."
             )
         return self.manifest.tokenizer
 

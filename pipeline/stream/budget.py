@@ -60,7 +60,7 @@ class RepetitionBudget:
             raise BudgetError(
                 f"max_passes={self.max_passes} allows {available:,} samples in all, but the run draws "
                 f"{self.num_steps:,} batches of {batch_size:,} = {needed:,}. Allow at least "
-                f"{least:.2f} passes, or train for fewer steps."
+                f"{least:.2f} passes, or train for at most {available // batch_size:,} steps."
             )
 
 

@@ -69,7 +69,7 @@ def read_schedule(path: Path, view: View) -> ScheduleMixer:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MixtureError(
                 f"{path}:{number} is no line of a schedule over {view.k} domains ({error}). A line is "
-                '{"step": 0, "weights": [...]}.'
+                '{"step": 0, "weights": [...]}, with as many weights as --k says.'
             ) from error
         if mixture != last:
             plan[step] = last = mixture

@@ -12,8 +12,10 @@ Everything is read back with `weights_only=True`: a checkpoint from elsewhere ca
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from trainer.run.atomic import sync
 
 STATE_VERSION = 2
 _KEPT = 2
+_FULL_DISK_BYTES = 2**16
 _TENSOR_FILES = ("model.pt", "optimizer.pt", "random.pt")
 
 
@@ -48,7 +51,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(unfinished)
     temporary.mkdir(parents=True)
     for name in _TENSOR_FILES:
-        torch.save(getattr(checkpoint, name.removesuffix(".pt")), temporary / name)
+        try:
+            torch.save(getattr(checkpoint, name.removesuffix(".pt")), temporary / name)
+        except RuntimeError as error:  # torch does not say that the disk is full
+            if shutil.disk_usage(folder).free < _FULL_DISK_BYTES:
+                raise OSError(ENOSPC, os.strerror(ENOSPC), str(temporary / name)) from error
+            raise
     state = {"version": STATE_VERSION, "step": checkpoint.step, **checkpoint.state}
     (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     for path in temporary.iterdir():

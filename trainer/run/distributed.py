@@ -19,6 +19,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import BraidstreamError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
@@ -68,10 +70,19 @@ class Ranks:
             dist.barrier()
 
 
+class DeviceError(BraidstreamError):
+    """A device that is not here."""
+
+
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is this process's GPU if the machine has one."""
+    """The device called `name`; `auto` is this process's GPU if the machine has one.
+
+    Raises `DeviceError` for a GPU where there is none.
+    """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"device={name!r}, and torch finds no GPU here. Take auto or cpu.")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline import Corpus
+from pipeline import BudgetError, Corpus
 from trainer.alignment.alignment import Scores
 from trainer.health import Finding, Health
 from trainer.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -65,13 +65,19 @@ class Run:
     ) -> None:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.learner = Learner(config, corpus, ranks=ranks, device=device)
-        self.steering = Steering(
-            corpus,
-            steering_config(config),
-            self.learner.loss,
-            learning_rate=self.learner.schedule.at,
-            ranks=ranks,
-        )
+        try:
+            self.steering = Steering(
+                corpus,
+                steering_config(config),
+                self.learner.loss,
+                learning_rate=self.learner.schedule.at,
+                ranks=ranks,
+            )
+        except BudgetError as error:
+            raise BudgetError(
+                f"the mixer {config.mixer!r} bounds passes: {error} Or take a mixer without a bound, such as "
+                "importance."
+            ) from error
         self.stream = self.steering.stream
         self.evaluator = Evaluator(
             corpus,

@@ -33,6 +33,12 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
     """
     if unused := unused_settings(config):
         raise ConfigError(no_difference(unused[0], config.mixer))
+    if config.target is None and chosen_settings(config).needs_target:
+        known = ", ".join(corpus.target_names) or "the corpus has none"
+        raise ConfigError(
+            f"the mixer {config.mixer!r} steers towards a target and none was given; name one with --target "
+            f"({known}), or take --mixer natural or uniform."
+        )
     config = replace(config, **measuring_changes(config.mixer))
     defaults = TrainConfig()
     config = replace(config, **{name: getattr(defaults, name) for name in idle_settings(config)})
@@ -103,6 +109,17 @@ def unused_settings(config: TrainConfig) -> list[str]:
     """Settings of mixers that are given and make no difference to this one."""
     uses = chosen_settings(config).uses
     return [name for name in VARIED if name not in uses and getattr(config, name) is not None]
+
+
+def learns_nothing(config: TrainConfig) -> str:
+    """Why the mixer's weights stay where they begin in this run, in a sentence; empty where they do not."""
+    settings = chosen_settings(config)
+    if settings.signal == "nothing" or settings.update_every < config.steps:
+        return ""
+    return (
+        f"{config.mixer} learns every {settings.update_every} steps, and the run has {config.steps}: its "
+        "weights stay where they begin. Train for more, or set --update-every."
+    )
 
 
 def idle_settings(config: TrainConfig) -> list[str]:
