@@ -155,6 +155,7 @@ def test_a_block_that_stays_wrong_is_an_error_and_no_other_block_suffers(
     assert np.array_equal(_numbers(corpus.read(positions)), positions)
 
 
+@pytest.mark.usefixtures("quick_loaders")
 def test_all_faults_together_before_workers_change_no_sample(
     address: str, expected: list[np.ndarray], proxy: FaultProxy, tmp_path: Path
 ) -> None:

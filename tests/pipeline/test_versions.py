@@ -111,6 +111,7 @@ def test_adding_changes_no_file_that_an_earlier_version_names(folder: Path) -> N
     assert open_corpus(folder, version=1).manifest == first
 
 
+@pytest.mark.usefixtures("quick_loaders")
 def test_readers_of_an_earlier_version_are_not_disturbed(folder: Path) -> None:
     undisturbed = stream_of(open_corpus(folder))
     expected = [next(undisturbed).positions.tolist() for _ in range(60)]

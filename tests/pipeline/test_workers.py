@@ -23,7 +23,9 @@ from pipeline import (
 from tests.corpora import position_of
 from tests.pipeline.test_stream import make, mixture_at
 
-pytestmark = [  # of torch, which is not ours to change
+pytestmark = [
+    pytest.mark.usefixtures("quick_loaders"),
+    # Of torch, which is not ours to change.
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
     pytest.mark.filterwarnings("ignore:.set_vital. is deprecated"),
 ]
