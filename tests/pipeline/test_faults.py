@@ -79,7 +79,7 @@ def open_with(
     return open_with
 
 
-@pytest.mark.parametrize("chance", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("chance", [0.1, 0.3])
 @pytest.mark.parametrize("fault", Fault)
 def test_faults_at_random_change_no_sample(
     expected: list[np.ndarray], proxy: FaultProxy, open_with: Open, fault: Fault, chance: float
@@ -89,7 +89,7 @@ def test_faults_at_random_change_no_sample(
     assert np.array_equal(samples(start_stream(corpus), STEPS), expected)
     everything = np.arange(corpus.num_samples)
     assert np.array_equal(_numbers(corpus.read(everything)), everything)
-    assert proxy.injected[fault] > 0 or chance == 0.01
+    assert proxy.injected[fault] > 0
 
 
 def test_faults_at_random_change_no_sample_with_the_smallest_cache(
