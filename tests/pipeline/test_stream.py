@@ -210,6 +210,10 @@ def test_a_state_of_something_else_is_refused_with_what_differs(
         make(numbered_corpus, 6, False).load_state_dict({**state, "corpus": "other"})
     with pytest.raises(StateError, match=r"seed: saved 0, this stream 5; budget: saved None"):
         make(numbered_corpus, 6, True, seed=5).load_state_dict(state)
+    with pytest.raises(StateError, match="batch_size: saved 16, this stream 8"):
+        make(numbered_corpus, 6, False).load_state_dict({**state, "batch_size": 16})
+    with pytest.raises(StateError, match=f"shuffle_bytes: saved {2**30}, this stream 4096"):
+        make(numbered_corpus, 6, False, shuffle_bytes=4096).load_state_dict(state)
     with pytest.raises(StateError, match="version: saved 99"):
         make(numbered_corpus, 6, False).load_state_dict({**state, "version": 99})
 
