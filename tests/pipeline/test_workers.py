@@ -210,6 +210,21 @@ def test_the_state_outlives_the_loader_and_the_stream_goes_on_in_this_process(
     assert same(got, expected)
 
 
+def test_a_second_epoch_of_persistent_workers_is_refused(numbered_corpus: Corpus) -> None:
+    stream = make(numbered_corpus, 6, False)
+    batches = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=WORKERS,
+        multiprocessing_context="forkserver",
+        persistent_workers=True,
+    )
+    take(batches, 3)
+    with pytest.raises(StateError, match="without persistent_workers"):
+        iter(batches)
+    assert stream.step == 3
+
+
 def test_ranks_and_workers_together_serve_the_global_batch(numbered_corpus: Corpus) -> None:
     whole = take(make(numbered_corpus, 6, False), 6)
     parts = [
