@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,12 @@ def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     for needed in request.param[1:]:
         pytest.importorskip(needed)
     return import_module(request.param[0])
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """The same numbers in every run of a test, whichever tests ran before it."""
+    return random.Random(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")

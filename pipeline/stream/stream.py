@@ -98,7 +98,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         self._watched_from = 0
         self._shared: SharedMixtures | None = None
         """In the main process and in its workers."""
-        self._in_worker = self._serving = False
+        self._in_worker = False
         self._seen = 0
         """In a worker: how many mixtures it has taken from the shared memory."""
         self._failed: Exception | None = None
@@ -178,8 +178,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """The stream itself, or in a worker of a DataLoader that worker's part of it."""
-        if get_worker_info() is not None:
-            self._begin_serving()
+        self._enter_worker()
         return self
 
     def __next__(self) -> Batch:
@@ -335,15 +334,6 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         first_step = self._course.step + worker.id
         share = Share(self._rows, first_step=first_step, every=worker.num_workers)
         self._course.serve(self._planner(share))
-
-    def _begin_serving(self) -> None:
-        self._enter_worker()
-        if self._serving:
-            raise StateError(
-                "a stream has no epochs: iterate the DataLoader once, without persistent_workers, and "
-                "leave the loop when training ends."
-            )
-        self._serving = True
 
     def _serve(self) -> Batch:
         """This worker's next batch. No generator: after an error that would end the epoch without a word."""

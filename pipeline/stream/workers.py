@@ -53,7 +53,15 @@ class LoaderWatch:
         return max(0, self._requests - self.in_flight)
 
     def __iter__(self) -> Iterator[Any]:
-        self._requests = 0
+        """Begin the only epoch; `StateError` for another, before any worker is told of it."""
+        if self._requests:
+            raise StateError(
+                "a stream has no epochs: iterate the DataLoader once, without persistent_workers, and "
+                "leave the loop when training ends."
+            )
+        return self._counted()
+
+    def _counted(self) -> Iterator[Any]:
         for index in self._sampler:
             self._requests += 1
             yield index

@@ -64,8 +64,6 @@ LAST_OF_A_UNIT = {
 WAYS = ["moment", "rename", "after rename", "event"]
 """To choose when to kill: from outside at a moment of the stage's time, or from inside before an event."""
 
-chance = random.Random(0)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
@@ -90,7 +88,7 @@ class Job:
         shutil.copytree(Path(self.config.corpus).with_name("before"), folder)
         return replace(self.config, corpus=str(folder))
 
-    def kill(self, stage: str, way: str) -> Kill:
+    def kill(self, stage: str, way: str, chance: random.Random) -> Kill:
         """A kill of a stage, by chance."""
         events = [event for event in self.events if event.stage == stage]
         if way == "moment":
@@ -294,25 +292,27 @@ def do_with_kills(
 
 
 def test_a_build_that_is_killed_again_and_again_repeats_no_unit(
-    nursery: Nursery, building: Job, tmp_path: Path
+    nursery: Nursery, building: Job, chance: random.Random, tmp_path: Path
 ) -> None:
-    kills = [building.kill(stage, way) for stage, way in zip(STAGES, cycle(WAYS), strict=False)]
+    kills = [
+        building.kill(stage, way, chance) for stage, way in zip(STAGES, cycle(WAYS), strict=False)
+    ]
     landings = do_with_kills(nursery, building, kills, tmp_path)
     assert len(landings) >= 12
 
 
 def test_an_addition_that_is_killed_again_and_again_repeats_no_unit(
-    nursery: Nursery, adding: Job, tmp_path: Path
+    nursery: Nursery, adding: Job, chance: random.Random, tmp_path: Path
 ) -> None:
-    kills = [adding.kill(stage, "rename") for stage in ("read", "embed", "write", "finish")]
+    kills = [adding.kill(stage, "rename", chance) for stage in ("read", "embed", "write", "finish")]
     landings = do_with_kills(nursery, adding, kills, tmp_path)
     assert [landing.stage for landing in landings] == ["read", "embed", "write", "finish"]
 
 
 def test_an_addition_that_is_killed_while_it_cleans_up_is_no_obstacle(
-    nursery: Nursery, adding: Job, tmp_path: Path
+    nursery: Nursery, adding: Job, chance: random.Random, tmp_path: Path
 ) -> None:
-    landings = do_with_kills(nursery, adding, [adding.kill(CLEANING, "event")], tmp_path)
+    landings = do_with_kills(nursery, adding, [adding.kill(CLEANING, "event", chance)], tmp_path)
     assert [landing.stage for landing in landings] == [CLEANING]
 
 
@@ -324,6 +324,7 @@ def test_kills_in_every_stage(
     adding: Job,
     undisturbed: Undisturbed,
     small_build: BuildConfig,
+    chance: random.Random,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -341,7 +342,7 @@ def test_kills_in_every_stage(
             if all(len(landings[stage]) >= wanted for stage in stages):
                 break
             kills = [
-                job.kill(stage, WAYS[(number + turn) % len(WAYS)])
+                job.kill(stage, WAYS[(number + turn) % len(WAYS)], chance)
                 for number, stage in enumerate(stages)
             ]
             folder = tmp_path / f"{name}-{turn}"

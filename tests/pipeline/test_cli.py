@@ -14,7 +14,8 @@ from pipeline.errors import BraidstreamError
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("build", "import", "push", "pull", "inspect", "train", "compare"):
+    commands = "build add suggest import push pull inspect train compare"
+    for command in commands.split():
         assert f"  {command} " in text
 
 

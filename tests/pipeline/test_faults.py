@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -79,7 +78,7 @@ def open_with(
     return open_with
 
 
-@pytest.mark.parametrize("chance", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("chance", [0.1, 0.3])
 @pytest.mark.parametrize("fault", Fault)
 def test_faults_at_random_change_no_sample(
     expected: list[np.ndarray], proxy: FaultProxy, open_with: Open, fault: Fault, chance: float
@@ -89,7 +88,7 @@ def test_faults_at_random_change_no_sample(
     assert np.array_equal(samples(start_stream(corpus), STEPS), expected)
     everything = np.arange(corpus.num_samples)
     assert np.array_equal(_numbers(corpus.read(everything)), everything)
-    assert proxy.injected[fault] > 0 or chance == 0.01
+    assert proxy.injected[fault] > 0
 
 
 def test_faults_at_random_change_no_sample_with_the_smallest_cache(
@@ -124,10 +123,8 @@ def test_spent_retries_are_an_error_that_names_the_place_and_the_stream_goes_on_
 ) -> None:
     stream = start_stream(open_with(IMPATIENT))
     proxy.chances = {fault: 1.0}
-    started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         next(stream)
-    assert time.monotonic() - started < 20
     message = str(caught.value)
     assert re.search(r"/faults/shards/shard\.0000\d\.mds, bytes [\d,]+ to [\d,]+: ", message)
     assert "Given up after 3 attempts" in message
@@ -155,6 +152,7 @@ def test_a_block_that_stays_wrong_is_an_error_and_no_other_block_suffers(
     assert np.array_equal(_numbers(corpus.read(positions)), positions)
 
 
+@pytest.mark.usefixtures("quick_loaders")
 def test_all_faults_together_before_workers_change_no_sample(
     address: str, expected: list[np.ndarray], proxy: FaultProxy, tmp_path: Path
 ) -> None:

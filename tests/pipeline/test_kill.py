@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ from tests.processes import stream_processes
 from tests.servers.store_server import StoreServer
 
 NEVER_ENDING = 10**9
-moments = random.Random(0)
 
 
 def trials(*, quick: int, slow: int) -> pytest.MarkDecorator:
@@ -115,9 +115,9 @@ def new_run(
 
 
 def shared_memory() -> set[Path]:
-    """What there is but for joblib's and the browser's, which other tests use at the same time."""
-    others = ("sem.loky", ".org.chromium")
-    return {path for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
+    """What there is but for joblib's, the browser's and mosaicml's, which others use at the same time."""
+    others = re.compile(r"sem\.loky|\.org\.chromium|\d{6}_")
+    return {path for path in Path("/dev/shm").iterdir() if not others.match(path.name)}
 
 
 def kill(process: ForkServerProcess) -> None:
@@ -127,12 +127,12 @@ def kill(process: ForkServerProcess) -> None:
 
 @trials(quick=5, slow=40)
 def test_killed_training_continues_with_the_next_sample(
-    new_run: Callable[[str], Run], unbroken: Unbroken, trials: int
+    new_run: Callable[[str], Run], unbroken: Unbroken, chance: random.Random, trials: int
 ) -> None:
     run = new_run("run")
     for _ in range(trials):
         process, _ = run.start()
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.2))
         kill(process)
     steps = run.check(unbroken)
     process, _ = run.start(num_steps=5)
@@ -143,13 +143,13 @@ def test_killed_training_continues_with_the_next_sample(
 
 @trials(quick=2, slow=20)  # torch notices a dead worker after five seconds
 def test_a_killed_worker_ends_training_with_an_error_and_it_continues_with_the_next_sample(
-    new_run: Callable[[str], Run], unbroken: Unbroken, trials: int
+    new_run: Callable[[str], Run], unbroken: Unbroken, chance: random.Random, trials: int
 ) -> None:
     run = new_run("run")
     for _ in range(trials):
         process, workers = run.start(workers=2)
-        time.sleep(moments.uniform(0, 0.2))
-        os.kill(moments.choice(workers), signal.SIGKILL)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(chance.choice(workers), signal.SIGKILL)
         process.join(30)
         assert process.exitcode == 1
     steps = run.check(unbroken)
@@ -160,14 +160,14 @@ def test_a_killed_worker_ends_training_with_an_error_and_it_continues_with_the_n
 
 @trials(quick=5, slow=40)
 def test_when_the_owner_of_the_cache_is_killed_others_go_on_and_it_can_come_back(
-    new_run: Callable[[str], Run], unbroken: Unbroken, trials: int
+    new_run: Callable[[str], Run], unbroken: Unbroken, chance: random.Random, trials: int
 ) -> None:
     """Two processes take turns at being the one that has opened the cache first."""
     runs = [new_run("one"), new_run("other")]
     owner, _ = runs[0].start()
     other, _ = runs[1].start()
     for _ in range(trials):
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.2))
         kill(owner)
         steps = runs[1].check(unbroken)
         while runs[1].check(unbroken) < steps + 3:

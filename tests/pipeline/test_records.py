@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
-from pipeline import open_corpus
+from pipeline import Batch, Mixture, MixtureStream, open_corpus
 from pipeline.corpus.manifest import FileEntry, Manifest, file_entry
 from pipeline.errors import CorpusError
 from pipeline.samples.records import RecordReader
@@ -65,6 +67,42 @@ def test_blocks_from_a_store_give_the_same_samples(
         positions = rng.integers(0, manifest.num_samples, 16)
         reader.read_ahead(rng.integers(0, manifest.num_samples, 8))
         assert texts(reader.copy(positions)) == [expected[position] for position in positions]
+
+
+@pytest.mark.usefixtures("quick_loaders")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_of_records_gives_dictionaries_and_resumes(
+    imported: tuple[Path, Manifest], workers: int
+) -> None:
+    folder, _ = imported
+    expected = expected_texts()
+    stream = stream_of(folder)
+    batches = batches_of(stream, workers)
+    got = [next(batches) for _ in range(5)]
+    state = stream.state_dict()
+    got += [next(batches) for _ in range(5)]
+    for batch in got:
+        assert all(isinstance(sample, dict) for sample in batch.samples)
+        assert texts(batch.samples) == [expected[position] for position in batch.positions]
+    resumed = stream_of(folder)
+    resumed.load_state_dict(state)
+    again = batches_of(resumed, workers)
+    for batch in got[5:]:
+        assert next(again).samples == batch.samples
+    with pytest.raises(TypeError, match=r"use batch\.samples"):
+        _ = got[0].tokens
+
+
+def stream_of(folder: Path) -> MixtureStream:
+    corpus = open_corpus(folder)
+    return MixtureStream(corpus, Mixture.uniform(corpus.domains(level=1)), batch_size=12)
+
+
+def batches_of(stream: MixtureStream, workers: int) -> Iterator[Batch]:
+    if not workers:
+        return stream
+    loader = DataLoader(stream, None, num_workers=workers, multiprocessing_context="forkserver")
+    return iter(loader)
 
 
 def damaged(folder: Path, manifest: Manifest, extents: np.ndarray[Any, Any]) -> Manifest:

@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Corpus, StorageError, open_corpus
+from pipeline import Corpus, Mixture, StorageError, open_corpus
 from pipeline.corpus.manifest import FileEntry, file_entry
 from pipeline.storage.remote import RemoteStorage
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
 from tests.corpora import position_of
-from tests.pipeline.remote_corpus import BLOCK_BYTES, SAMPLE_BYTES, upload, write_small_corpus
+from tests.pipeline.remote_corpus import (
+    BLOCK_BYTES,
+    SAMPLE_BYTES,
+    start_stream,
+    upload,
+    write_small_corpus,
+)
 from tests.processes import stream_processes
 from tests.servers.fault_proxy import Fault, FaultProxy
 from tests.servers.store_server import StoreServer
@@ -108,6 +114,30 @@ def test_reading_ahead_takes_no_more_than_half_of_the_cache(
         threading.Event().wait(0.01)
     corpus.read(EVERYTHING[-1:])
     assert len(requests_for_blocks(proxy)) == wanted + 1
+
+
+def test_a_stream_reads_ahead_what_its_next_batches_need_under_any_mixture(
+    address: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.storage.fetcher._IDLE_SECONDS", 0.05)
+    corpus = open_corpus(address, cache=tmp_path)
+    stream = start_stream(corpus)
+    next(stream)
+    for thread in list(corpus.blocks._opened().fetcher._threads):  # type: ignore[union-attr]
+        thread.join()
+    fetched = requests_for_blocks(proxy)
+    assert len(fetched) == corpus.grid.num_blocks // 2
+    for _ in range(20):
+        next(stream)
+    assert requests_for_blocks(proxy) == fetched
+    before = corpus.statistics
+    stream.set_mixture(Mixture.from_weights(stream.view, [6, 5, 4, 3, 2, 1]))
+    next(stream)
+    after = corpus.statistics
+    assert after.blocks_hit - before.blocks_hit == after.blocks_needed - before.blocks_needed > 0
+    for _ in range(200):
+        next(stream)
+    assert set(requests_for_blocks(proxy).values()) == {1}
 
 
 def test_threads_share_one_corpus(address: str, proxy: FaultProxy, tmp_path: Path) -> None:

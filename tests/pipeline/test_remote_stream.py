@@ -24,6 +24,8 @@ from pipeline.transfer.push import push
 from tests.pipeline.remote_corpus import NUM_DOMAINS, write_small_corpus
 from tests.servers.store_server import StoreServer
 
+pytestmark = pytest.mark.usefixtures("quick_loaders")
+
 STEPS, BATCH_SIZE = 48, 24
 CHANGES = {0, 1, 7, 20, 21, 40}
 PREFETCH = 2

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +21,10 @@ from pipeline import (
     MixtureStream,
     RepetitionBudget,
     StateError,
+    open_corpus,
 )
 from pipeline.stream.sampler import keep_within
-from tests.corpora import position_of
+from tests.corpora import position_of, write_corpus
 
 STEPS = 200
 CHANGES = {0, 1, 7, 8, 50, 51, 52, 120, 199}
@@ -210,6 +214,10 @@ def test_a_state_of_something_else_is_refused_with_what_differs(
         make(numbered_corpus, 6, False).load_state_dict({**state, "corpus": "other"})
     with pytest.raises(StateError, match=r"seed: saved 0, this stream 5; budget: saved None"):
         make(numbered_corpus, 6, True, seed=5).load_state_dict(state)
+    with pytest.raises(StateError, match="batch_size: saved 16, this stream 8"):
+        make(numbered_corpus, 6, False).load_state_dict({**state, "batch_size": 16})
+    with pytest.raises(StateError, match=f"shuffle_bytes: saved {2**30}, this stream 4096"):
+        make(numbered_corpus, 6, False, shuffle_bytes=4096).load_state_dict(state)
     with pytest.raises(StateError, match="version: saved 99"):
         make(numbered_corpus, 6, False).load_state_dict({**state, "version": 99})
 
@@ -223,6 +231,29 @@ def test_settings_that_do_not_fit_are_refused(numbered_corpus: Corpus) -> None:
     stream = MixtureStream(numbered_corpus, natural, batch_size=8)
     with pytest.raises(MixtureError, match=r"mixture\.to\(stream\.view\)"):
         stream.set_mixture(Mixture.natural(numbered_corpus.domains(k=7)))
+
+
+def test_at_262144_domains_there_is_no_object_for_each(tmp_path: Path) -> None:
+    k = 2**18
+    sizes = np.bincount(np.random.default_rng(0).integers(0, k, 2000), minlength=k)
+    folder = write_corpus(tmp_path / "corpus", sizes.tolist(), levels=(1, k))
+    budget = RepetitionBudget(max_passes=2.5, num_steps=40)
+    held: list[object] = []
+
+    def begin(k: int) -> None:
+        corpus = open_corpus(folder)
+        mixture = Mixture.natural(corpus.domains(k=k))
+        stream = MixtureStream(corpus, mixture, batch_size=64, budget=budget)
+        held.extend([stream, next(stream), stream.effective_probabilities])
+        stream.set_mixture(Mixture.uniform(stream.view))
+        held.extend([next(stream), stream.samples_drawn, stream.passes, stream.state_dict()])
+
+    begin(2)  # imports and caches are not for domains
+    gc.collect()
+    before = sys.getallocatedblocks()
+    begin(k)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < k // 100
 
 
 @given(st.data())

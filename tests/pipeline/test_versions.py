@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline import Corpus, CorpusError, Mixture, MixtureStream, StateError, open_corpus
-from pipeline.corpus.manifest import FileEntry, Manifest, parse_manifest
+from pipeline.corpus.manifest import FileEntry, Manifest, file_entry, parse_manifest
 from pipeline.transfer.transfer import checked_files
 from tests.corpora import add_segment, position_of, write_corpus
 
@@ -111,6 +110,7 @@ def test_adding_changes_no_file_that_an_earlier_version_names(folder: Path) -> N
     assert open_corpus(folder, version=1).manifest == first
 
 
+@pytest.mark.usefixtures("quick_loaders")
 def test_readers_of_an_earlier_version_are_not_disturbed(folder: Path) -> None:
     undisturbed = stream_of(open_corpus(folder))
     expected = [next(undisturbed).positions.tolist() for _ in range(60)]
@@ -170,10 +170,18 @@ def test_new_files_take_the_place_of_old_ones_in_the_new_version_only(folder: Pa
     assert open_corpus(folder, version=1).extra("cards/level1.jsonl") is None
 
 
-def test_a_segment_that_does_not_fit_its_leaves_is_refused(grown: Path) -> None:
-    offsets = grown / "segments" / "0002" / "tree" / "leaf_offsets.npy"
-    shutil.copy(grown / "segments" / "0003" / "tree" / "leaf_offsets.npy", offsets)
-    with pytest.raises(CorpusError, match="is damaged: its sha256"):
+@pytest.mark.parametrize(
+    ("sizes", "says"), [(THIRD, "33 in 6 leaves"), ([*SECOND[:-2], sum(SECOND[-2:])], "136 in 5")]
+)
+def test_a_segment_that_does_not_fit_its_leaves_is_refused(
+    grown: Path, sizes: list[int], says: str
+) -> None:
+    manifest = Manifest.read(grown)
+    second, third = manifest.added
+    np.save(grown / second.leaf_offsets.file, np.cumsum([0, *sizes]))
+    second = replace(second, leaf_offsets=file_entry(grown, second.leaf_offsets.file))
+    replace(manifest, added=(second, third)).write(grown)
+    with pytest.raises(CorpusError, match=rf"hold 136 samples, segments/0002/.* says {says}"):
         open_corpus(grown)
 
 

@@ -23,7 +23,9 @@ from pipeline import (
 from tests.corpora import position_of
 from tests.pipeline.test_stream import make, mixture_at
 
-pytestmark = [  # of torch, which is not ours to change
+pytestmark = [
+    pytest.mark.usefixtures("quick_loaders"),
+    # Of torch, which is not ours to change.
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
     pytest.mark.filterwarnings("ignore:.set_vital. is deprecated"),
 ]
@@ -208,6 +210,21 @@ def test_the_state_outlives_the_loader_and_the_stream_goes_on_in_this_process(
     assert same(got, expected)
 
 
+def test_a_second_epoch_of_persistent_workers_is_refused(numbered_corpus: Corpus) -> None:
+    stream = make(numbered_corpus, 6, False)
+    batches = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=WORKERS,
+        multiprocessing_context="forkserver",
+        persistent_workers=True,
+    )
+    take(batches, 3)
+    with pytest.raises(StateError, match="without persistent_workers"):
+        iter(batches)
+    assert stream.step == 3
+
+
 def test_ranks_and_workers_together_serve_the_global_batch(numbered_corpus: Corpus) -> None:
     whole = take(make(numbered_corpus, 6, False), 6)
     parts = [
@@ -257,11 +274,12 @@ def test_a_stream_is_not_pickled_anywhere_else(numbered_corpus: Corpus) -> None:
 
 
 def test_the_shared_memory_has_no_name(numbered_corpus: Corpus) -> None:
-    before = set(Path("/dev/shm").iterdir())
-    batches = iter(loader(make(numbered_corpus, 24, False)))
+    stream = make(numbered_corpus, 24, False)
+    batches = iter(loader(stream))
     take(batches, 3)
-    ours = {path for path in set(Path("/dev/shm").iterdir()) - before if "braid" in path.name}
-    assert not ours
+    assert stream._shared is not None
+    link = Path(f"/proc/self/fd/{stream._shared._descriptor}")
+    assert str(link.readlink()).startswith("/memfd:")
 
 
 class TestStatefulDataLoader:
