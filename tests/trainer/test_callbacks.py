@@ -14,7 +14,7 @@ import torch
 
 from pipeline import Mixture, StateError, open_corpus
 from tests.conftest import EXAMPLES
-from tests.test_integrations import same_weights
+from tests.test_integrations import optimizer_takes, same_weights
 from tests.trainer.test_steering import make_model
 from trainer import Ranks, Steering, SteeringConfig
 
@@ -47,7 +47,8 @@ def test_a_plain_loop_moves_towards_its_target_and_resumes_exactly(
         patch.setattr(Steering, "after_step", power_cut_at(110, Steering.after_step))
         with pytest.raises(KeyboardInterrupt):
             run("parts")
-    assert run("parts") == mixture
+    with optimizer_takes(150 - 100):
+        assert run("parts") == mixture
     whole, parts = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "parts"))
     assert same_weights(whole["model"], parts["model"])
     assert whole["steering"] == parts["steering"]
@@ -72,7 +73,8 @@ def test_the_hugging_face_trainer_is_steered_and_resumes_exactly(
     assert trainer.train_dataset.step == 60 * accumulate
     assert weights[1] > 0.4 > weights[0]
     shutil.copytree(tmp_path / "whole" / "checkpoint-30", tmp_path / "parts" / "checkpoint-30")
-    again, parts = run("parts", "--resume")
+    with optimizer_takes(60 - 30):
+        again, parts = run("parts", "--resume")
     assert same_weights(trainer.model.state_dict(), again.model.state_dict())
     assert whole == parts
 
@@ -93,7 +95,8 @@ def test_lightning_is_steered_and_resumes_exactly(
     weights = steering.stream.mixture.probabilities
     assert steering.stream.step == 60
     assert weights[1] > 0.4 > weights[0]
-    again, resumed = run("--resume", str(tmp_path / "step=30.ckpt"))
+    with optimizer_takes(60 - 30):
+        again, resumed = run("--resume", str(tmp_path / "step=30.ckpt"))
     assert same_weights(trainer.model.state_dict(), again.model.state_dict())
     assert steering.state_dict() == resumed.state_dict()
 
