@@ -10,7 +10,7 @@ help:
 	@echo "make install   a virtual environment in $(VENV) with everything"
 	@echo "make demo      build domains from text, train, compare, show the report (CORPUS=path for your own text)"
 	@echo "make test      the test suite"
-	@echo "make test-slow hundreds of kills at random moments instead of a few dozen"
+	@echo "make test-slow hundreds of kills at random moments instead of a few dozen, and most tests on Ray clusters"
 	@echo "make check     formatting, lint, types, import directions"
 	@echo "make format    apply formatting and the fixable lint"
 	@echo "make bench     the stream beside its limits and its peers, in an environment of its own (an hour)"

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop that a mixer steers towards a target: seven lines more than without.
+"""A plain PyTorch loop that a mixer steers towards a target: nine lines more than without.
 
     python examples/steer_pytorch.py CORPUS --target recipes --steps 300 --checkpoint steered.pt
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> Mixture:
         batch_size=BATCH_SIZE,  # added
         target=options.target,  # added
         mixer=options.mixer,  # added
-    )
+    )  # added
     steering = Steering(corpus, config, sample_losses)  # added
     if options.checkpoint.exists():
         saved = torch.load(options.checkpoint)

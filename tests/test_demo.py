@@ -14,19 +14,19 @@ from types import ModuleType
 import pytest
 
 from clustering.config import TargetSource
+from tests.conftest import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 SUBJECTS = {
     "bread": "knead dough flour oven crust yeast bake loaf",
     "sailing": "harbor anchor mast sail knot tide rudder deck",
     "chess": "bishop rook gambit castle pawn endgame check knight",
     "gardens": "soil seed prune bloom compost hedge root petal",
 }
-Example = Callable[[str], ModuleType]
+Script = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Example]:
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """Imports a script of examples/, which import each other as `python examples/demo.py` lets them."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield importlib.import_module
@@ -49,8 +49,8 @@ def write_subjects(folder: Path, sizes: dict[str, int]) -> Path:
     return folder
 
 
-def test_installed_text_has_kinds_and_a_target_of_its_own(example: Example, tmp_path: Path) -> None:
-    installed = example("installed_text")
+def test_installed_text_has_kinds_and_a_target_of_its_own(script: Script, tmp_path: Path) -> None:
+    installed = script("installed_text")
     task = installed.installed_task(tmp_path)
     files = sorted((tmp_path / "text").glob("*.jsonl"))
     assert len(files) >= installed.FEWEST_KINDS
@@ -69,16 +69,16 @@ def test_installed_text_has_kinds_and_a_target_of_its_own(example: Example, tmp_
     assert source.name == installed.TARGET
 
 
-def test_kinds_are_the_same_every_time(example: Example) -> None:
-    installed = example("installed_text")
+def test_kinds_are_the_same_every_time(script: Script) -> None:
+    installed = script("installed_text")
     maps = next(kind for kind in installed.KINDS if kind.name == "maps")
     assert list(maps.collect()) == list(maps.collect())
 
 
 def test_a_kind_whose_package_is_missing_is_left_out(
-    example: Example, monkeypatch: pytest.MonkeyPatch
+    script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = example("installed_text")
+    installed = script("installed_text")
     kinds = {kind.name: kind for kind in installed.KINDS}
     absent = installed.Kind(
         name="absent", collect=lambda: installed.docstrings("no_such_package/inner")
@@ -91,8 +91,8 @@ def test_a_kind_whose_package_is_missing_is_left_out(
         installed.collect_kinds()
 
 
-def test_repeated_passages_are_left_out(example: Example) -> None:
-    distinct = example("installed_text").distinct
+def test_repeated_passages_are_left_out(script: Script) -> None:
+    distinct = script("installed_text").distinct
     licence = "\n".join(f"condition {i} of a licence that many packages carry" for i in range(9))
     other = "a text of its own\nwith other lines"
     assert list(distinct([licence, other, f"copyright somebody else\n{licence}"])) == [
@@ -101,18 +101,18 @@ def test_repeated_passages_are_left_out(example: Example) -> None:
     ]
 
 
-def test_service_documentation_becomes_prose(example: Example) -> None:
-    prose = example("installed_text").prose
+def test_service_documentation_becomes_prose(script: Script) -> None:
+    prose = script("installed_text").prose
     assert prose(
         ["<p>Creates a <i>fleet</i> of A&amp;B.</p>", "<ul><li>one</li> <li>two</li></ul>"]
     ) == ("Creates a fleet of A&B.\none\ntwo")
 
 
-def test_a_target_is_found_in_own_text(example: Example, tmp_path: Path) -> None:
+def test_a_target_is_found_in_own_text(script: Script, tmp_path: Path) -> None:
     corpus = write_subjects(
         tmp_path / "mine", {"bread": 300, "sailing": 60, "chess": 120, "gardens": 200}
     )
-    task = example("own_text").own_task(str(corpus), tmp_path / "out")
+    task = script("own_text").own_task(str(corpus), tmp_path / "out")
     train, test = texts(task.train), texts(task.test)
     everything = {text for path in corpus.glob("*.jsonl") for text in texts(path)}
     assert train
@@ -124,15 +124,15 @@ def test_a_target_is_found_in_own_text(example: Example, tmp_path: Path) -> None
     assert len(subjects) == 1, f"{task.name} names one subject"
     held_out = set(" ".join(train + test).split())
     assert held_out == set(SUBJECTS[subjects[0]].split())
-    assert example("demo_task").Task.load(tmp_path / "out") is None
+    assert script("demo_task").Task.load(tmp_path / "out") is None
     task.save(tmp_path / "out")
-    assert example("demo_task").Task.load(tmp_path / "out") == task
+    assert script("demo_task").Task.load(tmp_path / "out") == task
 
 
 def test_texts_of_one_name_have_demos_of_their_own(
-    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = example("demo").demo_folder
+    folder = script("demo").demo_folder
     one, other = (folder(tmp_path, tmp_path / where / "data.jsonl") for where in ("a", "b"))
     assert one != other
     (tmp_path / "a").mkdir()
@@ -141,10 +141,10 @@ def test_texts_of_one_name_have_demos_of_their_own(
     assert folder(tmp_path, None) == tmp_path
 
 
-def test_own_text_that_is_too_small_is_an_error(example: Example, tmp_path: Path) -> None:
+def test_own_text_that_is_too_small_is_an_error(script: Script, tmp_path: Path) -> None:
     corpus = write_subjects(tmp_path / "mine", {"bread": 20})
     with pytest.raises(SystemExit, match="has 20 different documents, and the demo needs 300"):
-        example("own_text").own_task(str(corpus), tmp_path / "out")
+        script("own_text").own_task(str(corpus), tmp_path / "out")
 
 
 def test_the_script_explains_itself() -> None:

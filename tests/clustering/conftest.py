@@ -17,7 +17,6 @@ from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
 from clustering.embedding import static_model
 from clustering.work.progress import Progress
-from tests.servers.fixtures import new_prefix, s3, s3_server  # noqa: F401
 
 KINDS = {
     "cooking": (

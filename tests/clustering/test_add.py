@@ -66,6 +66,8 @@ def test_new_documents_are_added_and_what_was_there_is_left_out(
     before = Manifest.read(folder)
     report = added(folder, more_texts)
     assert (report.documents, report.known, report.empty) == (30, 21, 1)
+    assert report.far_share is not None
+    assert not report.has_drifted
     manifest = Manifest.read(folder)
     assert manifest == report.manifest
     assert manifest.version == 2
@@ -304,9 +306,10 @@ def test_documents_unlike_any_in_the_corpus_are_reported_as_drift(
 ) -> None:
     rng = np.random.default_rng(0)
     noise = ["".join(map(chr, rng.integers(0x0400, 0x04FF, 60))) for _ in range(20)]
-    report = added(folder, write_lines(tmp_path / "noise.jsonl", noise))
-    assert report.has_drifted
-    assert main([str(folder), str(tmp_path / "noise.jsonl")]) == 0
+    arguments = [str(folder), str(write_lines(tmp_path / "noise.jsonl", noise))]
+    assert main(arguments) == 0
+    assert "the tree may no longer fit, build it again" in capsys.readouterr().out
+    assert main(arguments) == 0
     assert "nothing new" in capsys.readouterr().out
 
 
@@ -318,6 +321,8 @@ def test_the_command_says_what_it_did(
     assert "added 30 documents" in out
     assert "21 that were there already, 1 empty" in out
     assert "version 2" in out
+    assert "of them are farther from their leaf's centroid" in out
+    assert "no longer fit" not in out
 
 
 def test_a_static_model_comes_with_the_corpus(

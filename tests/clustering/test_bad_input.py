@@ -235,21 +235,17 @@ from pathlib import Path
 from clustering.documents.inputs import find_inputs
 from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
 from clustering.work.work_store import LocalWork
+from tests.processes import peak_bytes
 
 import pyarrow.compute, pyarrow.parquet, webdataset.tariterators
-
-def peak():
-    # What getrusage says would be this process's parent's, which is larger.
-    status = Path("/proc/self/status").read_text().split()
-    return int(status[status.index("VmHWM:") + 1]) * 1024
 
 store = LocalWork(Path(sys.argv[2]))
 units = publish_files(store, "read", find_inputs(sys.argv[1]))
 options = ReadOptions(text_column=None, id_column=None, on_bad_input="skip", part_documents=256)
-before = peak()
+before = peak_bytes()
 for unit in range(units):
     ReadTask(store=store, prefix="read", options=options)(unit)
-print(finish_reading(store, "read", units).skipped, peak() - before)
+print(finish_reading(store, "read", units).skipped, peak_bytes() - before)
 """
 
 

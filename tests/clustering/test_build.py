@@ -99,15 +99,6 @@ def test_domains_are_kinds_of_text(corpus: Corpus) -> None:
     assert shares.max() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 9, 12])
-def test_every_view_is_contiguous_disjoint_and_complete(corpus: Corpus, k: int) -> None:
-    view = corpus.domains(k=min(k, corpus.num_leaves))
-    edges = view.ranges.bounds[0]
-    assert edges[0] == 0
-    assert edges[-1] == corpus.num_samples
-    assert (np.diff(edges) >= 0).all()
-
-
 def test_targets_and_heldout_are_token_blocks(corpus: Corpus) -> None:
     target = corpus.target("cooking")
     for blocks in (target.train, target.test, corpus.heldout):

@@ -26,37 +26,10 @@ from clustering.documents.inputs import find_inputs
 from clustering.documents.reading import ReadOptions, ReadTask, finish_reading, publish_files
 from clustering.errors import BuildError
 from clustering.shards import tokenizer_sample
-from clustering.work.external_sort import ExternalSort
 from clustering.work.keyed_hash import text_digest
 from clustering.work.smallest_keys import SmallestKeys
 from clustering.work.work_store import LocalWork, RemoteWork, open_work
 from tests.servers.store_server import StoreServer
-
-RECORD = np.dtype([("a", "<u8"), ("b", "<i8")])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    values=st.lists(st.integers(0, 5), max_size=400),
-    limit=st.integers(1, 50),
-    portion=st.integers(1, 90),
-)
-def test_external_sort_is_sort(
-    tmp_path_factory: pytest.TempPathFactory, values: list[int], limit: int, portion: int
-) -> None:
-    records = np.zeros(len(values), dtype=RECORD)
-    records["a"], records["b"] = values, np.arange(len(values))[::-1]
-    ascending = ExternalSort(
-        tmp_path_factory.mktemp("sort"), RECORD, memory_bytes=limit * RECORD.itemsize
-    )
-    for begin in range(0, len(records), portion):
-        ascending.add(records[begin : begin + portion])
-    chunks = list(ascending.chunks())
-    found = np.concatenate([np.empty(0, dtype=RECORD), *chunks])
-    assert (found == np.sort(records)).all()
-    runs = -(-len(values) // limit)
-    # Where a run holds fewer records than there are runs, a sample of every record is the finest cut.
-    assert all(len(chunk) <= max(limit, 4 * runs) for chunk in chunks)
 
 
 @settings(max_examples=60, deadline=None)

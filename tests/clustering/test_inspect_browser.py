@@ -15,7 +15,7 @@ from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import write_page
 from pipeline import open_corpus
 from pipeline.corpus.manifest import Manifest, file_entry
-from tests.clustering.browser import CHROMIUM, Tab, open_page
+from tests.browser import CHROMIUM, Tab, open_page
 from tests.clustering.described import tree_of, write_described
 from tests.corpora import write_corpus
 

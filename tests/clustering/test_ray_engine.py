@@ -103,7 +103,6 @@ def on(cluster: Any, config: BuildConfig, **options: Any) -> str:
     return build(config, Progress(quiet=True)).manifest.fingerprint
 
 
-@pytest.mark.slow
 def test_a_cluster_builds_what_one_machine_builds(
     cluster: Any,
     config: BuildConfig,

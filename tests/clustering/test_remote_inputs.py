@@ -33,11 +33,6 @@ from tests.clustering.test_readers import tar_of
 from tests.pipeline.remote_corpus import upload
 from tests.servers import fake_gcs
 from tests.servers.fault_proxy import Fault, FaultProxy
-from tests.servers.fixtures import (  # noqa: F401
-    azure_server,
-    fault_proxy,
-    gcs_server,
-)
 from tests.servers.store_server import StoreServer
 
 QUIET = Progress(quiet=True)
@@ -111,7 +106,7 @@ def test_a_star_stays_within_a_folder_and_two_do_not(name: str, pattern: str, fi
 
 
 def test_azure_reads_like_a_folder(
-    azure_server: StoreServer,  # noqa: F811
+    azure_server: StoreServer,
     new_prefix: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -121,7 +116,7 @@ def test_azure_reads_like_a_folder(
 
 
 def test_google_reads_like_a_folder(
-    gcs_server: StoreServer,  # noqa: F811
+    gcs_server: StoreServer,
     new_prefix: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,7 +130,7 @@ def test_google_reads_like_a_folder(
 
 
 def test_faults_on_the_way_change_nothing(
-    fault_proxy: Callable[[StoreServer], FaultProxy],  # noqa: F811
+    fault_proxy: Callable[[StoreServer], FaultProxy],
     s3_server: StoreServer,
     new_prefix: str,
     folder: Path,

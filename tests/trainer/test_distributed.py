@@ -75,12 +75,13 @@ def test_ranks_agree_to_the_bit_and_with_one_process(
 def test_a_run_continues_on_another_number_of_ranks(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
-    from tests.trainer.test_run import power_cut_at, records
+    from tests.trainer.test_run import power_cut_at, records, records_stay
     from trainer import train
 
     with power_cut_at(15):
         train(corpus, config, tmp_path / "run", quiet=True)
-    start_ranks(_train_as_rank, free_port(), corpus.path, config, tmp_path / "run", 2, count=2)
+    with records_stay(tmp_path / "run"):
+        start_ranks(_train_as_rank, free_port(), corpus.path, config, tmp_path / "run", 2, count=2)
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
@@ -89,7 +90,7 @@ def test_a_run_continues_on_another_number_of_ranks(
 def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
-    from tests.trainer.test_run import records
+    from tests.trainer.test_run import only_the_rest_of, records
     from trainer import train
 
     sharded = replace(config, mixer="dga", data_parallel="shard", checkpoint_every=10)
@@ -110,7 +111,8 @@ def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     (run / "result.json").unlink()
     newest = max((run / "checkpoints").iterdir())
     shutil.rmtree(newest)
-    train(corpus, sharded, run, quiet=True)
+    with only_the_rest_of(run):
+        train(corpus, sharded, run, quiet=True)
     assert records(run, "train")[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.02)
 
 

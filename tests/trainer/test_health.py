@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import Corpus, Mixture, View, open_corpus
 from tests.corpora import write_corpus
-from tests.trainer.test_run import power_cut_at, records
+from tests.trainer.test_run import only_the_rest_of, power_cut_at, records
 from tests.trainer.written_runs import write_run
 from trainer import TrainConfig, train
 from trainer.compare.compare import flags_between
@@ -189,7 +189,8 @@ def test_a_run_writes_its_warnings_and_a_resumed_one_the_same(
         run = tmp_path / f"cut{step}"
         with power_cut_at(step):
             train(corpus, config, run, quiet=True)
-        train(corpus, config, run, quiet=True)
+        with only_the_rest_of(run):
+            train(corpus, config, run, quiet=True)
         assert records(run, "health") == written
     assert [w.kind for w in read_run(run).warnings] == [record["kind"] for record in written]
 

@@ -14,7 +14,7 @@ import torch
 
 from pipeline import Corpus, open_corpus
 from tests.trainer.ranks import become_rank, free_port, start_ranks
-from tests.trainer.test_run import assert_same_run, power_cut_at, records
+from tests.trainer.test_run import assert_same_run, only_the_rest_of, power_cut_at, records
 from tests.trainer.test_steering import make_model
 from trainer import SteeringConfig, TrainConfig, train
 from trainer.alignment.alignment import AlignmentSampler
@@ -177,7 +177,8 @@ def test_a_killed_run_ends_with_the_same_bits(
     for step in (9, 13, 20):
         with power_cut_at(step):
             train(corpus, config, tmp_path / "run", quiet=True)
-    train(corpus, config, tmp_path / "run", quiet=True)
+    with only_the_rest_of(tmp_path / "run"):
+        train(corpus, config, tmp_path / "run", quiet=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.browser import CHROMIUM, open_page
 from tests.trainer.written_runs import STEPS, TARGETS, write_run, write_runs
 from trainer.compare.grid import Cell, Grid
 from trainer.mixers import PRESETS
@@ -40,7 +38,7 @@ from trainer.results.table import (
 
 MIXERS = ("natural", "importance", "dga", "dga-paced")
 NASTY = '</script><script>alert("1")</script><b>&\'`{{7*7}}'
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRAWN = "[...document.querySelectorAll('.plot[data-drawn=yes]')]"
 
 
 @pytest.fixture(scope="module")
@@ -300,36 +298,11 @@ def test_unfinished_runs_alone_make_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium to draw the page")
 def test_charts_draw_in_a_browser(page: str, tmp_path: Path) -> None:
-    assert CHROMIUM is not None
     path = tmp_path / "report.html"
     path.write_text(page, encoding="utf-8")
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=8000",
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    )
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert said == [], "no script error, nothing that the page's policy refused"
-    plots = re.findall(r'<div class="plot[^>]*>', done.stdout)
-    drawn = [plot for plot in plots if 'data-drawn="yes"' in plot]
+    with open_page(path, tmp_path / "profile") as tab:
+        tab.until(f"{DRAWN}.length > 0 && {DRAWN}.every((plot) => plot.querySelector('.main-svg'))")
+        assert tab.value(f"{DRAWN}.length < document.querySelectorAll('.plot').length")
+        assert tab.complaints == [], "no script error, nothing that the page's policy refused"
     in_details = page[page.index("<details>") :].count("<details>")
     assert in_details > 0, "further seeds are folded away"
-    assert 0 < len(drawn) < len(plots)
-    assert done.stdout.count('class="main-svg"') >= len(drawn)

@@ -47,6 +47,40 @@ def power_cut_at(step: int) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def only_the_rest_of(run: Path) -> Iterator[None]:
+    """What trains in `run` meanwhile takes the steps after its last checkpoint, and none before.
+
+    A run that began anew would end with the same bits.
+    """
+    saved = max((run / "checkpoints").glob("step-*"), default=None)
+    first = 0 if saved is None else int(saved.name.removeprefix("step-"))
+    whole_step, taken = Learner.step, []
+
+    def noted(self: Learner, at: int, *others: Any) -> Any:
+        taken.append(at)
+        return whole_step(self, at, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", noted)
+        yield
+    assert taken == list(range(first, json.loads((run / "config.json").read_text())["steps"]))
+
+
+@contextmanager
+def records_stay(run: Path) -> Iterator[None]:
+    """What `run` recorded before its last checkpoint stays; for runs that go on in other processes.
+
+    A run that began anew would take other times.
+    """
+    saved = max((run / "checkpoints").glob("step-*"))
+    count = json.loads((saved / "state.json").read_text())["metrics_bytes"]
+    before = (run / "metrics.jsonl").read_bytes()[:count]
+    assert b'"tokens_per_second"' in before
+    yield
+    assert (run / "metrics.jsonl").read_bytes()[:count] == before
+
+
 def records(run: Path, event: str | None = None) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
@@ -141,7 +175,8 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(
 ) -> None:
     with power_cut_at(step):
         train(corpus, whole_config, tmp_path / "run", quiet=True)
-    train(corpus, whole_config, tmp_path / "run", quiet=True)
+    with only_the_rest_of(tmp_path / "run"):
+        train(corpus, whole_config, tmp_path / "run", quiet=True)
     assert_same_run(tmp_path / "run", whole_run)
 
 
@@ -152,7 +187,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(
         with power_cut_at(step):
             train(corpus, whole_config, tmp_path / "run", quiet=True)
         (tmp_path / "run" / "checkpoints" / ".step-000021.tmp").mkdir(exist_ok=True)
-    train(corpus, whole_config, tmp_path / "run", quiet=True)
+    with only_the_rest_of(tmp_path / "run"):
+        train(corpus, whole_config, tmp_path / "run", quiet=True)
     assert_same_run(tmp_path / "run", whole_run)
 
 
@@ -212,7 +248,8 @@ def test_a_run_restored_at_every_step_ends_with_the_same_bits(
         patch.setattr("trainer.run.loop.save_checkpoint", saving)
         train(corpus, config, whole, quiet=True)
     for step in range(1, steps + 1):
-        train(corpus, config, tmp_path / f"at{step}", quiet=True)
+        with only_the_rest_of(tmp_path / f"at{step}"):
+            train(corpus, config, tmp_path / f"at{step}", quiet=True)
         assert_same_run(tmp_path / f"at{step}", whole, step=steps)
     if PRESETS[mixer.partition("+")[0]].signal == "alignment":
         assert records(whole, "mixture")[-1]["moved_total"] > 0

@@ -19,7 +19,7 @@ import torch
 from pipeline import Corpus, open_corpus
 from tests.corpora import add_segment
 from tests.trainer.ranks import become_rank, free_port, start_ranks
-from tests.trainer.test_run import assert_same_run, records
+from tests.trainer.test_run import assert_same_run, only_the_rest_of, records, records_stay
 from trainer.run.run_folder import RunFolderError
 from trainer.train_command import main
 
@@ -64,8 +64,9 @@ def test_ctrl_c_saves_and_the_same_command_continues(
     (saved,) = (stopped / "checkpoints").iterdir()
     assert 5 <= int(saved.name.removeprefix("step-")) < 60
 
-    for run in (stopped, whole):
-        assert main(settings(corpus, run, "--steps", "60")) == 0
+    with only_the_rest_of(stopped):
+        assert main(settings(corpus, stopped, "--steps", "60")) == 0
+    assert main(settings(corpus, whole, "--steps", "60")) == 0
     assert "finished: 60 steps" in capsys.readouterr().out
     assert_same_run(stopped, whole, step=60)
 
@@ -102,8 +103,9 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(corpus: Corpus, tmp_path:
         while process.poll() is None and not any((run / "checkpoints").glob("step-*")):
             time.sleep(0.02)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8")
-        os.kill(int(children.split()[-1]), signal.SIGKILL)
-        output, errors = process.communicate(timeout=120)
+        with records_stay(run):
+            os.kill(int(children.split()[-1]), signal.SIGKILL)
+            output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "finished: 60 steps" in output
     whole = settings(corpus, tmp_path / "whole", "--steps", "60", "--checkpoint-every", "5")
@@ -138,7 +140,8 @@ def test_a_run_goes_on_with_the_version_that_it_began_with(
     )
     with pytest.raises(RunFolderError, match=r"open its version 1, .* or --version 1"):
         main(stopped)
-    assert main([*stopped, "--version", "1"]) == 0
+    with only_the_rest_of(tmp_path / "a"):
+        assert main([*stopped, "--version", "1"]) == 0
     assert_same_run(tmp_path / "a", tmp_path / "b", step=60)
     # And a run on all of it, which measures domains and reads scores of leaves in two segments.
     newest = settings(corpus, tmp_path / "c", "--steps", "20", "--estimator", "probe")
