@@ -132,7 +132,7 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     arguments: Any = SimpleNamespace(
         output_dir=str(tmp_path), ignore_data_skip=True, process_index=0, world_size=1
     )
-    state: Any = SimpleNamespace(global_step=5)
+    state: Any = SimpleNamespace(global_step=5, max_steps=10)
     with pytest.raises(StateError, match="checkpoint-5"):
         callback.on_train_begin(arguments, state, None)
     saved = tmp_path / "checkpoint-5" / "steering.json"
@@ -141,6 +141,9 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     callback.on_train_begin(arguments, state, None)
     arguments.ignore_data_skip = False
     with pytest.raises(StateError, match=r"TrainingArguments\(ignore_data_skip=True\)"):
+        callback.on_train_begin(arguments, state, None)
+    state.max_steps = 5
+    with pytest.raises(StateError, match="5 of 5 steps, so the run is finished"):
         callback.on_train_begin(arguments, state, None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import BudgetError, Corpus, StateError
+from pipeline import BudgetError, Corpus
 from trainer.compare_command import main as compare
 from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError, TrainConfig
@@ -39,19 +39,6 @@ def test_resuming_a_finished_trainer_trains_no_further(
     assert example.main([str(tiny_corpus), *options]).state.global_step == 4
     assert example.main([str(tiny_corpus), *options, "--resume"]).state.global_step == 0
     assert "checkpoint-4 has all 4 steps" in capsys.readouterr().out
-
-
-def test_a_callback_refuses_to_resume_a_finished_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("transformers")
-    from trainer.callbacks_huggingface import SteeringCallback
-
-    monkeypatch.setattr("trainer.callbacks_huggingface.check_callback_ranks", lambda *_: None)
-    callback = SteeringCallback.__new__(SteeringCallback)
-    callback.steering = SimpleNamespace()
-    arguments = SimpleNamespace(process_index=0, world_size=1)
-    state = SimpleNamespace(global_step=4, max_steps=4)
-    with pytest.raises(StateError, match="4 of 4 steps, so the run is finished"):
-        callback.on_train_begin(arguments, state, SimpleNamespace())
 
 
 def test_a_gpu_that_is_not_there_is_an_error_before_any_run(
