@@ -6,11 +6,13 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig
 from clustering.documents.records import SHOWN_EXAMPLES
+from clustering.errors import BuildError
 from clustering.work.stages import write_json
 
 REPORT_FILE = "build_report.json"
@@ -50,15 +52,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> BuildConfig:
-    """Read the options."""
+    """Read the options.
+
+    Raises `BuildError` when the shell has made several texts of a glob.
+    """
     import tyro
 
-    return tyro.cli(
+    config, unknown = tyro.cli(
         BuildConfig,
         prog="braidstream build",
         description=DESCRIPTION,
         args=list(argv),
+        return_unknown_args=True,
     )
+    more = [text for text in unknown if Path(text).exists()]
+    if more:
+        raise BuildError(
+            f"{config.corpus!r} and then {more[0]!r} are named; a build takes one file, folder or glob. "
+            "Quote a glob, such as 'texts/*.jsonl', so that the shell leaves it alone, or name the folder."
+        )
+    if unknown:  # says what it does not know, and ends
+        tyro.cli(BuildConfig, prog="braidstream build", args=list(argv))
+    return config
 
 
 def report_content(report: BuildReport) -> dict[str, Any]:

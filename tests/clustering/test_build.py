@@ -345,6 +345,17 @@ def test_the_command_line_is_the_config(build_config: BuildConfig) -> None:
     assert parse(arguments(build_config, build_config.out)) == build_config
 
 
+def test_a_glob_that_the_shell_took_apart(
+    raw_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = sorted(map(str, raw_texts.glob("*.jsonl")))
+    assert cli.main(["build", *texts, "--out", str(tmp_path / "c")]) == 2
+    assert re.search(r"code.jsonl' and then .*cooking.jsonl.*Quote a glob", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        parse(["texts", "--out", "c", "--banching", "8"])
+    assert "--banching" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_that_the_same_command_continues(
     build_config: BuildConfig, tmp_path: Path
 ) -> None:
