@@ -122,6 +122,10 @@ def test_a_seed_that_is_none_is_refused(seed: str) -> None:
 def test_a_folder_without_embeddings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no embeddings"):
         main([str(tmp_path)])
+    with pytest.raises(
+        BuildError, match=r"there is no folder '.*/nowhere': give one that `braidstream"
+    ):
+        main([str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(
