@@ -51,6 +51,10 @@ def copy_of_build(built: BuildReport, build_config: BuildConfig, tmp_path: Path)
     return replace(build_config, out=tmp_path / "corpus")
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def done_again(report: BuildReport) -> list[str]:
     return [record.name for record in report.stages if not record.reused]
 
@@ -432,10 +436,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: Path) -> None:
     write_mds_texts(tmp_path / "shards", "wiki", 30)
     import_folder(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = files_of(tmp_path)
     with pytest.raises(BuildError, match=r"was imported; its shards are yours.*Give a new folder"):
         build(replace(build_config, out=tmp_path), QUIET)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("option", ["out", "work"])
@@ -464,7 +468,7 @@ def test_folders_that_share_their_work_each_get_what_is_asked_for(
     assert build(other, QUIET).nothing_to_do
 
 
-def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
+def test_a_corpus_that_was_added_to_is_not_replaced_until_it_is_damaged(
     copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
 ) -> None:
     more = write_lines(tmp_path / "more.jsonl", documents_of("space", 5, seed=7))
@@ -472,6 +476,14 @@ def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
     again = build(copy_of_build, QUIET)
     assert again.nothing_to_do
     assert again.manifest == grown.manifest
+    before = files_of(copy_of_build.folder)
+    with pytest.raises(
+        BuildError,
+        match=r"holds version 2 of a corpus, with 5 documents that were added.*other --out",
+    ):
+        build(replace(copy_of_build, branching=(2, 2)), QUIET)
+    assert files_of(copy_of_build.folder) == before
+    assert build(copy_of_build, QUIET).nothing_to_do
     (copy_of_build.folder / "manifest.json").write_text("{}")
     mended = build(copy_of_build, QUIET)
     assert done_again(mended) == ["finish"]
