@@ -15,6 +15,8 @@ from clustering.documents.records import SHOWN_EXAMPLES
 from clustering.errors import BuildError
 from clustering.work.stages import write_json
 
+FEW_DOCUMENTS = 100
+"""Fewer than this for each domain of the first level, and the closing note advises fewer domains."""
 REPORT_FILE = "build_report.json"
 DESCRIPTION = """Turn raw text into a corpus folder whose domains stream as a mixture.
 
@@ -127,6 +129,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
             f"a node of fewer than {config.min_split} documents (--min-split) is not split, nor one whose "
             "documents are all alike"
         )
+    lines += _few_documents(counts.documents, manifest.tree.levels[1])
     if manifest.tree.empty_leaves:
         lines.append(f"{manifest.tree.empty_leaves:,} leaves own no sample (too small for a block)")
     examples = report.examples_of_skipped
@@ -136,6 +139,18 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     lines.append(f"corpus: {config.out}   next: braidstream inspect {config.folder}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _few_documents(documents: int, domains: int) -> list[str]:
+    """A hint where the domains of the first level are too small, and could be fewer."""
+    fewer = [str(branching) for branching in (8, 16) if branching < domains]
+    if documents >= FEW_DOCUMENTS * domains or not fewer:
+        return []
+    return [
+        f"few documents: about {documents / domains:,.0f} for each of the {domains:,} domains of the first "
+        f"level, where one wants hundreds; build again with --branching {' or '.join(fewer)}, which keeps "
+        "the embeddings"
+    ]
 
 
 if __name__ == "__main__":

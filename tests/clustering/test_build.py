@@ -398,7 +398,14 @@ def test_the_command_reports_and_then_has_nothing_to_do(
     assert main([*command, "--tokens-per-sample", "16"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--min-split", "1000"]) == 0
-    assert "leaves: 1 where --branching 4,3 allows 12; " in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "leaves: 1 where --branching 4,3 allows 12; " in shown.out
+    assert "few documents" not in shown.out
+    assert main([*command, "--branching", "20"]) == 0
+    assert re.search(
+        r"few documents: about 11 for each of the 20 .* --branching 8 or 16",
+        capsys.readouterr().out,
+    )
 
 
 def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -> None:
