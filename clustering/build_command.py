@@ -108,7 +108,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
             record.name + (" (earlier run)" if record.reused else ""),
             f"{record.units:,} {record.unit}",
             f"{record.seconds:,.1f}",
-            f"{record.units / max(record.seconds, 1e-9):,.0f}",
+            f"{record.units / max(record.seconds, 1e-9):,.0f}" if record.units != 1 else "",
             f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
         )
     console.print(table)

@@ -301,8 +301,10 @@ class BuildStages:
         depends_on: dict[str, Any] = {"static": self.choice.is_static}
         if self.choice.is_static:
             depends_on |= {**self._keys("dedupe"), "recipe": STATIC_RECIPE}
-        with self._stage("static-model", depends_on) as stage:
+        total = 1 if self.choice.is_static else None
+        with self._stage("static-model", depends_on, unit="model", total=total) as stage:
             if stage.todo and self.choice.is_static:
+                self.work.progress.note("static-model: is distilled, once for this corpus")
                 task = DistillTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, [STATIC_MARKER])
 
