@@ -6,13 +6,17 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig
 from clustering.documents.records import SHOWN_EXAMPLES
+from clustering.errors import BuildError
 from clustering.work.stages import write_json
 
+FEW_DOCUMENTS = 100
+"""Fewer than this for each domain of the first level, and the closing note advises fewer domains."""
 REPORT_FILE = "build_report.json"
 DESCRIPTION = """Turn raw text into a corpus folder whose domains stream as a mixture.
 
@@ -50,15 +54,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> BuildConfig:
-    """Read the options."""
+    """Read the options.
+
+    Raises `BuildError` when the shell has made several texts of a glob.
+    """
     import tyro
 
-    return tyro.cli(
+    config, unknown = tyro.cli(
         BuildConfig,
         prog="braidstream build",
         description=DESCRIPTION,
         args=list(argv),
+        return_unknown_args=True,
     )
+    more = [text for text in unknown if Path(text).exists()]
+    if more:
+        raise BuildError(
+            f"{config.corpus!r} and then {more[0]!r} are named; a build takes one file, folder or glob. "
+            "Quote a glob, such as 'texts/*.jsonl', so that the shell leaves it alone, or name the folder."
+        )
+    if unknown:  # says what it does not know, and ends
+        tyro.cli(BuildConfig, prog="braidstream build", args=list(argv))
+    return config
 
 
 def report_content(report: BuildReport) -> dict[str, Any]:
@@ -91,7 +108,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
             record.name + (" (earlier run)" if record.reused else ""),
             f"{record.units:,} {record.unit}",
             f"{record.seconds:,.1f}",
-            f"{record.units / max(record.seconds, 1e-9):,.0f}",
+            f"{record.units / max(record.seconds, 1e-9):,.0f}" if record.units != 1 else "",
             f"{record.peak_memory_bytes / 2**20:,.0f} MiB",
         )
     console.print(table)
@@ -112,6 +129,7 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
             f"a node of fewer than {config.min_split} documents (--min-split) is not split, nor one whose "
             "documents are all alike"
         )
+    lines += _few_documents(counts.documents, manifest.tree.levels[1])
     if manifest.tree.empty_leaves:
         lines.append(f"{manifest.tree.empty_leaves:,} leaves own no sample (too small for a block)")
     examples = report.examples_of_skipped
@@ -121,6 +139,18 @@ def print_report(config: BuildConfig, report: BuildReport) -> None:
     lines.append(f"corpus: {config.out}   next: braidstream inspect {config.folder}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _few_documents(documents: int, domains: int) -> list[str]:
+    """A hint where the domains of the first level are too small, and could be fewer."""
+    fewer = [str(branching) for branching in (8, 16) if branching < domains]
+    if documents >= FEW_DOCUMENTS * domains or not fewer:
+        return []
+    return [
+        f"few documents: about {documents / domains:,.0f} for each of the {domains:,} domains of the first "
+        f"level, where one wants hundreds; build again with --branching {' or '.join(fewer)}, which keeps "
+        "the embeddings"
+    ]
 
 
 if __name__ == "__main__":

@@ -189,6 +189,7 @@ class BuildStages:
         What only stages that are done already need is not asked for.
         """
         config = self.config
+        self._check_nothing_was_added()
         if "embed-targets" not in self.done:
             for target in config.target:
                 target_identity(target)
@@ -199,6 +200,22 @@ class BuildStages:
             check_model(self.choice)
         if "tokenizer" not in self.done:
             check_tokenizer(config.tokenizer)
+
+    def _check_nothing_was_added(self) -> None:
+        """Refuse to replace a corpus that has grown: what was added is in none of the stages."""
+        folder = self.config.folder
+        try:
+            manifest = Manifest.read(folder)
+        except CorpusError:  # none, or one that is damaged
+            return
+        if manifest.added:
+            option = "--out" if self.config.address is None else "--work"
+            documents = sum(entry.counts.documents for entry in manifest.added)
+            raise BuildError(
+                f"{option} {str(folder)!r} holds version {manifest.version} of a corpus, with {documents:,} "
+                "documents that were added after it was built; this build would replace it by one without "
+                f"them. Give another {option}, or remove the folder first."
+            )
 
     def _check_once(self) -> None:
         if not self._is_checked:
@@ -284,8 +301,10 @@ class BuildStages:
         depends_on: dict[str, Any] = {"static": self.choice.is_static}
         if self.choice.is_static:
             depends_on |= {**self._keys("dedupe"), "recipe": STATIC_RECIPE}
-        with self._stage("static-model", depends_on) as stage:
+        total = 1 if self.choice.is_static else None
+        with self._stage("static-model", depends_on, unit="model", total=total) as stage:
             if stage.todo and self.choice.is_static:
+                self.work.progress.note("static-model: is distilled, once for this corpus")
                 task = DistillTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, [STATIC_MARKER])
 

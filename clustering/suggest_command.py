@@ -52,6 +52,11 @@ class SuggestConfig:
         if self.embeddings is not None:
             return self.embeddings
         assert self.corpus is not None, "checked above"
+        if not self.corpus.is_dir():
+            raise BuildError(
+                f"there is no folder {str(self.corpus)!r}: give one that `braidstream build` worked in, or "
+                "pass --embeddings DIR."
+            )
         for folder in (self.corpus / ".build" / "embed", self.corpus / "embed"):
             if folder.is_dir():
                 return folder

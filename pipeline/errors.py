@@ -3,6 +3,7 @@
     BraidstreamError                 everything below; the command line prints it without a traceback
      ├─ CorpusError                  a corpus folder is missing, damaged, or of another format
      │   └─ StorageError             an object store refuses, lacks or damages what was asked of it
+     │       └─ MissingObjectError   it has no such object, though the bucket is there
      ├─ MixtureError (ValueError)    probabilities that are none, or over another view
      ├─ BudgetError (ValueError)     a repetition budget that the run cannot keep
      └─ StateError                   a saved state that belongs to another corpus, view or stream
@@ -23,6 +24,10 @@ class CorpusError(BraidstreamError):
 
 class StorageError(CorpusError):
     """An object store refuses, lacks or keeps damaging what was asked of it."""
+
+
+class MissingObjectError(StorageError):
+    """An object store has no object of the name that was asked for."""
 
 
 class MixtureError(BraidstreamError, ValueError):

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from clustering.html_file import write_html
 from clustering.inspection.centroid_map import lay_out, view_centroids
 from clustering.inspection.domain_facts import Domain, Example, Inspection
 
@@ -22,11 +23,8 @@ SCRIPTS = ("nodes.js", "maps.js", "page.js")
 
 
 def write_page(inspection: Inspection, path: Path) -> None:
-    """Write the page to `path` in one step, making its folder when there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render_page(inspection), encoding="utf-8", newline="")
-    partial.replace(path)
+    """Write the page to `path`; see `write_html`."""
+    write_html(render_page(inspection), path)
 
 
 def render_page(inspection: Inspection) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from clustering.html_file import write_html
 from clustering.trees.suggest import MAX_PASSES, STABLE, Granularity, Suggestion
 
 WIDTH, HEIGHT, MARGIN = 360, 200, 34
@@ -29,7 +30,7 @@ class Curve:
 
 
 def write_page(suggestion: Suggestion, num_vectors: int, path: Path) -> None:
-    """Write the page to `path`, making its folder when there is none."""
+    """Write the page to `path`; see `write_html`."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -42,8 +43,7 @@ def write_page(suggestion: Suggestion, num_vectors: int, path: Path) -> None:
         height=HEIGHT,
         margin=MARGIN,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_html(page, path)
 
 
 def _curves(suggestion: Suggestion) -> list[Curve]:

@@ -215,6 +215,12 @@ class Manifest:
     def read(folder: Path, name: str = MANIFEST_FILE) -> Manifest:
         """Read and check the manifest of `folder`; `CorpusError` says what is wrong with it."""
         path = folder / name
+        if folder.is_file():
+            raise CorpusError(
+                f"{str(folder)!r} is a file; a corpus is a folder. Give the one that holds its "
+                f"{MANIFEST_FILE}"
+                + (f": {str(folder.parent)!r}." if is_manifest_file(folder.name) else ".")
+            )
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.corpus.manifest import (
+    FORMAT,
     MANIFEST_FILE,
     BlockEntry,
     Counts,
@@ -53,6 +54,7 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
         StorageError: The object store cannot be read, or not written to.
     """
     place = open_place(config.prefix)
+    _check_not_ours(place)
     domains = find_domains(place)
     columns = dict(domains[0].columns)
     if columns:
@@ -64,7 +66,6 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
             "token corpora, MDS shards with one column ndarray:uint16:LENGTH or ndarray:uint32:LENGTH. Leave "
             "the options out."
         )
-    _check_not_ours(place)
     tokenizer = files.read_tokenizer(config)
     targets = [files.read_target(target, schema) for target in config.targets if schema is not None]
     block_bytes = whole_samples(config.block_bytes, schema) if schema else config.block_bytes
@@ -96,14 +97,21 @@ def _check_not_ours(place: Place) -> None:
     if MANIFEST_FILE not in {name for name, _ in place.list()}:
         return
     try:
-        imported = json.loads(place.read(MANIFEST_FILE))["build"]["imported"]
-    except (ValueError, KeyError, TypeError):
-        imported = False
-    if imported is not True:
+        found = json.loads(place.read(MANIFEST_FILE))
+        if found["build"].get("imported") is True:
+            return
+        is_corpus = found["format"] == FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_corpus = False
+    if is_corpus:
         raise CorpusError(
-            f"{place.address(MANIFEST_FILE)} is there already and was not written by an import: if it is a "
-            "corpus, open it as it is. To import the shards anew, delete that file first."
+            f"{place.url} is a corpus already, which a build made: open it as it is, with "
+            f"open_corpus({place.url!r}), or give another prefix to import from."
         )
+    raise CorpusError(
+        f"{place.address(MANIFEST_FILE)} is there already and was not written by an import: the import would "
+        "replace it. Move it away, or give another prefix."
+    )
 
 
 def _survey_all(

@@ -44,12 +44,18 @@ class Retries:
 
 
 class RequestError(Exception):
-    """One request failed. `transient`: another attempt may succeed."""
+    """One request failed.
 
-    def __init__(self, reason: str, *, transient: bool) -> None:
+    `transient`: another attempt may succeed. `kind`: what the failure becomes when none is made.
+    """
+
+    def __init__(
+        self, reason: str, *, transient: bool, kind: type[StorageError] = StorageError
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.transient = transient
+        self.kind = kind
 
 
 def keep_trying(
@@ -69,7 +75,7 @@ def keep_trying(
             failure = failed
         failures += 1
         if not failure.transient:
-            raise StorageError(f"{what}: {failure.reason}.")
+            raise failure.kind(f"{what}: {failure.reason}.")
         pause = policy.pause_seconds(failures)
         elapsed = time.monotonic() - started
         if failures >= policy.attempts or elapsed + pause > policy.deadline_seconds:

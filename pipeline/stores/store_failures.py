@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 
+from pipeline.errors import MissingObjectError
 from pipeline.stores.retries import RequestError
 
 _STATUS = re.compile(r"status code: (\d{3})((?: [A-Za-z-]+)*)")
@@ -47,8 +48,12 @@ def explain(error: Exception, *, request_seconds: float) -> RequestError:
     if _METADATA_SERVICE.search(text):
         return RequestError(NO_CREDENTIALS, transient=False)
     if isinstance(error, FileNotFoundError) or status == 404:
-        missing = "bucket" if _MISSING_BUCKET.search(text) else "object"
-        return RequestError(f"there is no such {missing}", transient=False)
+        if _MISSING_BUCKET.search(text):
+            return RequestError(
+                "there is no such bucket. Check its name and the store's endpoint, or make the bucket first",
+                transient=False,
+            )
+        return RequestError("there is no such object", transient=False, kind=MissingObjectError)
     if status in (401, 403):
         return RequestError(
             f"{answer}: the credentials are wrong or lack the right to do this", transient=False

@@ -118,6 +118,15 @@ class Mixture:
         return f"Mixture(k={self.view.k}, effective_domains={self.effective_domains:.1f})"
 
 
+def check_mixture(value: object) -> None:
+    """Raise `TypeError` for what is no mixture: a name, bare numbers, nothing."""
+    if not isinstance(value, Mixture):
+        raise TypeError(
+            f"{value!r} is no Mixture. Make one over a view, such as corpus.domains(k=16): "
+            "Mixture.natural(view), Mixture.uniform(view) or Mixture.from_weights(view, weights)."
+        )
+
+
 def _check_weights(view: View, values: NDArray[np.float64]) -> None:
     if values.shape != (view.k,):
         raise MixtureError(

@@ -26,7 +26,7 @@ from pipeline.samples.packing import packed, unpacked
 from pipeline.storage.storage import FetchStatistics
 from pipeline.stream.budget import RepetitionBudget, paced_probabilities
 from pipeline.stream.course import Course
-from pipeline.stream.mixture import Mixture
+from pipeline.stream.mixture import Mixture, check_mixture
 from pipeline.stream.order import SampleOrder
 from pipeline.stream.plan import Planner, Share
 from pipeline.stream.workers import LoaderWatch, SharedMixtures
@@ -47,7 +47,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
 
     Iterate it, or hand it to `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=…,
     multiprocessing_context="forkserver")`. Raises `ValueError` for sizes and ranks that do not fit,
-    `MixtureError` for a mixture over another corpus, `BudgetError` for a budget too small for its run.
+    `TypeError` for what is no mixture, `MixtureError` for one over another corpus, `BudgetError` for a
+    budget too small for its run.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             raise ValueError(
                 f"rank={rank} must lie in 0..{world_size - 1} (world_size={world_size})."
             )
+        check_mixture(mixture)
         if mixture.view.corpus_fingerprint != corpus.fingerprint:
             raise MixtureError(
                 f"the mixture belongs to corpus {mixture.view.corpus_fingerprint[:12]}, the stream to "
@@ -158,6 +160,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         begun: W · prefetch_factor batches later. The mixture must be over the stream's view:
         `mixture.to(stream.view)` carries it there.
         """
+        check_mixture(mixture)
         if mixture.view != self.view:
             raise MixtureError(
                 f"the mixture is over {mixture.view}, the stream over {self.view}; carry it over with "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.corpus.manifest import MANIFEST_FILE, FileEntry, Manifest, parse_manifest
 from pipeline.corpus.versions import read_version
-from pipeline.errors import CorpusError, StorageError
+from pipeline.errors import CorpusError, MissingObjectError, StorageError
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
 from pipeline.transfer.transfer import CONNECTIONS, PARTIAL, Meter, State, Transferred, transfer
 from pipeline.whole_files import write_whole
@@ -61,7 +61,10 @@ def fetch_manifest(store: ObjectStore, name: str = MANIFEST_FILE) -> Manifest:
     where = store.address(name)
     content = b""
     for _ in range(ATTEMPTS):
-        before, content = content, store.read(name)
+        try:
+            before, content = content, store.read(name)
+        except MissingObjectError:
+            raise MissingObjectError(_missing(store.url, name)) from None
         try:
             return parse_manifest(content.decode(), where=where)
         except UnicodeDecodeError:
@@ -71,6 +74,18 @@ def fetch_manifest(store: ObjectStore, name: str = MANIFEST_FILE) -> Manifest:
         if content == before:
             break
     raise problem
+
+
+def _missing(url: str, name: str) -> str:
+    if name != MANIFEST_FILE:
+        return (
+            f"{url} has no {name}: a copy keeps the versions that it once was. Open the newest version, or "
+            "the corpus that this was copied from."
+        )
+    return (
+        f"{url} is not a corpus: it has no {MANIFEST_FILE}, which a push or a build writes last. Check the "
+        "address, copy a corpus there with `braidstream push CORPUS URL`, or run an unfinished push again."
+    )
 
 
 class _FolderDestination:

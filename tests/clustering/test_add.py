@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from clustering.add import AddReport, add
 from clustering.add_command import main
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
+from clustering.build_command import print_report
 from clustering.cards.cards import read_counts
 from clustering.config import BuildConfig
 from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL
@@ -326,10 +328,14 @@ def test_the_command_says_what_it_did(
 
 
 def test_a_static_model_comes_with_the_corpus(
-    build_config: BuildConfig, more_texts: Path, tmp_path: Path
+    build_config: BuildConfig,
+    more_texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = replace(build_config, out=tmp_path / "static", model="static", branching=(4,))
-    build(config, Progress(quiet=True))
+    print_report(config, build(config, Progress(quiet=True)))
+    assert re.search(r"static-model +1 model +[\d.]+ +\d+ MiB", capsys.readouterr().out)
     shutil.rmtree(tmp_path / "static" / ".build")
     assert added(tmp_path / "static", more_texts).documents == 30
     shutil.rmtree(tmp_path / "static" / "embedder")

@@ -51,6 +51,10 @@ def copy_of_build(built: BuildReport, build_config: BuildConfig, tmp_path: Path)
     return replace(build_config, out=tmp_path / "corpus")
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def done_again(report: BuildReport) -> list[str]:
     return [record.name for record in report.stages if not record.reused]
 
@@ -336,6 +340,17 @@ def test_the_command_line_is_the_config(build_config: BuildConfig) -> None:
     assert parse(arguments(build_config, build_config.out)) == build_config
 
 
+def test_a_glob_that_the_shell_took_apart(
+    raw_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = sorted(map(str, raw_texts.glob("*.jsonl")))
+    assert cli.main(["build", *texts, "--out", str(tmp_path / "c")]) == 2
+    assert re.search(r"code.jsonl' and then .*cooking.jsonl.*Quote a glob", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        parse(["texts", "--out", "c", "--banching", "8"])
+    assert "--banching" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_that_the_same_command_continues(
     build_config: BuildConfig, tmp_path: Path
 ) -> None:
@@ -374,7 +389,14 @@ def test_the_command_reports_and_then_has_nothing_to_do(
     assert main([*command, "--tokens-per-sample", "16"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--min-split", "1000"]) == 0
-    assert "leaves: 1 where --branching 4,3 allows 12; " in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "leaves: 1 where --branching 4,3 allows 12; " in shown.out
+    assert "few documents" not in shown.out
+    assert main([*command, "--branching", "20"]) == 0
+    assert re.search(
+        r"few documents: about 11 for each of the 20 .* --branching 8 or 16",
+        capsys.readouterr().out,
+    )
 
 
 def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -> None:
@@ -412,10 +434,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: Path) -> None:
     write_mds_texts(tmp_path / "shards", "wiki", 30)
     import_folder(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = files_of(tmp_path)
     with pytest.raises(BuildError, match=r"was imported; its shards are yours.*Give a new folder"):
         build(replace(build_config, out=tmp_path), QUIET)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("option", ["out", "work"])
@@ -444,7 +466,7 @@ def test_folders_that_share_their_work_each_get_what_is_asked_for(
     assert build(other, QUIET).nothing_to_do
 
 
-def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
+def test_a_corpus_that_was_added_to_is_not_replaced_until_it_is_damaged(
     copy_of_build: BuildConfig, built: BuildReport, tmp_path: Path
 ) -> None:
     more = write_lines(tmp_path / "more.jsonl", documents_of("space", 5, seed=7))
@@ -452,6 +474,14 @@ def test_a_corpus_that_was_added_to_is_built_and_a_damaged_one_is_not(
     again = build(copy_of_build, QUIET)
     assert again.nothing_to_do
     assert again.manifest == grown.manifest
+    before = files_of(copy_of_build.folder)
+    with pytest.raises(
+        BuildError,
+        match=r"holds version 2 of a corpus, with 5 documents that were added.*other --out",
+    ):
+        build(replace(copy_of_build, branching=(2, 2)), QUIET)
+    assert files_of(copy_of_build.folder) == before
+    assert build(copy_of_build, QUIET).nothing_to_do
     (copy_of_build.folder / "manifest.json").write_text("{}")
     mended = build(copy_of_build, QUIET)
     assert done_again(mended) == ["finish"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clustering.errors import BuildError
 from clustering.inspect_command import main
 from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import compact, page_data, render_page
@@ -212,6 +213,16 @@ def test_errors_say_what_to_do(folder: Path, tmp_path: Path) -> None:
         main([str(bare)])
     with pytest.raises(CorpusError, match="without domain cards"):
         main([str(name_files(bare, []))])
+
+
+def test_a_page_that_cannot_be_written_is_one_error(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pulled").mkdir()
+    with pytest.raises(BuildError, match=r"pulled' is a folder.*pulled/page\.html"):
+        main([str(folder), "--html", str(tmp_path / "pulled")])
+    assert [path.name for path in tmp_path.rglob("*")] == ["pulled"]
+    for place in ("/proc/page.html", str(folder / "manifest.json" / "page.html")):
+        with pytest.raises(BuildError, match=r"cannot be written \(.*that you may write to"):
+            main([str(folder), "--html", place])
 
 
 def test_the_page_names_the_options_of_the_build(folder: Path, tmp_path: Path) -> None:

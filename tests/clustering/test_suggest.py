@@ -84,6 +84,10 @@ def test_the_command_reads_parts_and_writes_a_page(
     assert main([str(tmp_path / "work"), "--corpus-tokens", "100000000", "--html", str(page)]) == 0
     assert "k = 16" in capsys.readouterr().out
     assert "Start from 16 domains" in page.read_text()
+    with pytest.raises(
+        BuildError, match=r"page' is a folder; it takes the name of the page's file"
+    ):
+        main([str(tmp_path / "work"), "--html", str(page.parent)])
 
 
 @pytest.mark.parametrize("name", ["b.arrow", "c.arrow"])
@@ -118,6 +122,10 @@ def test_a_seed_that_is_none_is_refused(seed: str) -> None:
 def test_a_folder_without_embeddings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no embeddings"):
         main([str(tmp_path)])
+    with pytest.raises(
+        BuildError, match=r"there is no folder '.*/nowhere': give one that `braidstream"
+    ):
+        main([str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(

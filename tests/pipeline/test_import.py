@@ -300,10 +300,20 @@ def test_a_corpus_that_was_built_is_not_replaced(data: Path) -> None:
     from tests.corpora import write_corpus
 
     write_corpus(data, [3, 4], levels=(1, 2))
+    (data / ".build" / "write" / "shards").mkdir(parents=True)
+    (data / ".build" / "write" / "shards" / "shard.00000.mds").touch()  # a build has no index there
     before = contents(data)
-    with pytest.raises(CorpusError, match="was not written by an import"):
+    with pytest.raises(CorpusError, match=r"is a corpus already, which a build made: open it"):
         import_folder(data)
     assert contents(data) == before
+
+
+def test_somebodys_manifest_is_not_replaced(data: Path) -> None:
+    write_mds_tokens(data / "a", tokens_of(0, 5))
+    (data / "manifest.json").write_text("[]")
+    with pytest.raises(CorpusError, match=r"was not written by an import.*Move it away"):
+        import_folder(data)
+    assert (data / "manifest.json").read_text() == "[]"
 
 
 def test_an_import_into_a_bucket_opens_from_there(

@@ -25,6 +25,17 @@ def test_no_manifest_means_no_corpus(numbered_corpus: Corpus, tmp_path: Path) ->
         open_corpus(tmp_path / "copy")
 
 
+def test_a_file_is_no_corpus(numbered_corpus: Corpus, tmp_path: Path) -> None:
+    manifest = numbered_corpus.path / "manifest.json"
+    with pytest.raises(
+        CorpusError, match=rf"is a file; .*holds its manifest.json: '{manifest.parent}'"
+    ):
+        open_corpus(manifest)
+    (tmp_path / "other.json").touch()
+    with pytest.raises(CorpusError, match=r"is a file; .*holds its manifest\.json\.$"):
+        open_corpus(tmp_path / "other.json")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline import Mixture, MixtureError
+from pipeline import Corpus, Mixture, MixtureError, MixtureStream
 from tests.pipeline.test_view import ranges, trees
 
 WEIGHTS = st.floats(0, 1e300, allow_subnormal=False)
@@ -65,6 +67,17 @@ def test_values_rules_and_remedies() -> None:
         Mixture.from_weights(view, [0, 0, 0])
     with pytest.raises(MixtureError, match="between views of one corpus"):
         Mixture.natural(view).to(dataclasses.replace(view, corpus_fingerprint="other"))
+
+
+@pytest.mark.parametrize("value", ["natural", None, [0.5, 0.5]])
+def test_a_stream_says_what_a_mixture_is(numbered_corpus: Corpus, value: Any) -> None:
+    message = re.escape(f"{value!r} is no Mixture.") + r".*Mixture\.natural\(view\)"
+    with pytest.raises(TypeError, match=message):
+        MixtureStream(numbered_corpus, value, batch_size=3)
+    view = numbered_corpus.domains(k=2)
+    stream = MixtureStream(numbered_corpus, Mixture.natural(view), batch_size=3)
+    with pytest.raises(TypeError, match=message):
+        stream.set_mixture(value)
 
 
 def test_natural_uniform_blend_and_distance_by_hand() -> None:

@@ -398,14 +398,24 @@ def test_pulling_what_is_no_corpus_says_so(
     s3: StoreServer, new_prefix: str, tmp_path: Path
 ) -> None:
     url = s3.address(new_prefix)
-    with pytest.raises(
-        StorageError, match=rf"{new_prefix}/manifest\.json: there is no such object"
-    ):
+    message = (
+        rf"{new_prefix} is not a corpus: it has no manifest\.json.*`braidstream push CORPUS URL`"
+    )
+    with pytest.raises(StorageError, match=message):
         pull(url, tmp_path / "copy")
+    with pytest.raises(CorpusError, match=message):
+        open_corpus(url, cache=tmp_path / "cache")
     ObjectStore(url).write(MANIFEST_FILE, b"\xff\xfe")
     with pytest.raises(CorpusError, match="is no text"):
         pull(url, tmp_path / "copy")
     assert all_files(tmp_path) == set()
+
+
+def test_pushing_into_no_bucket_says_what_to_do(s3: StoreServer, small_corpus: Path) -> None:
+    with pytest.raises(
+        StorageError, match=r"no such bucket\. Check its name .* or make the bucket first"
+    ):
+        push(small_corpus, "s3://no-such-bucket/corpus")
 
 
 def test_the_commands_say_what_they_did(
