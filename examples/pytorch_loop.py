@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         stream.load_state_dict(saved["stream"])
+        print(f"{options.checkpoint} has {stream.step:,} of {options.steps:,} steps")
 
     batches = DataLoader(
         stream,
