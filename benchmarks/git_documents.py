@@ -58,17 +58,14 @@ def main(options: Options) -> None:
 
 def documents(clone: Path, commit: str, patterns: list[str]) -> Iterator[str]:
     """Documents of the files that match one of `patterns`, in a random order of files."""
-    listing = git(clone, "ls-tree", "-r", "-l", "-z", commit).decode().split("\0")[:-1]
-    sizes_and_names = (
-        (entry.partition("\t")[0].split()[3], entry.partition("\t")[2]) for entry in listing
-    )
-    names = sorted(
-        name
-        for size, name in sizes_and_names
-        if size.isdigit()
-        and int(size) < _LARGEST_FILE  # a submodule has "-"
-        and any(fnmatch(name, pattern) for pattern in patterns)
-    )
+    names = []
+    for entry in git(clone, "ls-tree", "-r", "-l", "-z", commit).decode().split("\0")[:-1]:
+        about, _, name = entry.partition("\t")
+        size = about.split()[3]
+        is_small = size.isdigit() and int(size) < _LARGEST_FILE  # a submodule has "-"
+        if is_small and any(fnmatch(name, pattern) for pattern in patterns):
+            names.append(name)
+    names.sort()
     if not names:
         raise SystemExit(f"{clone} has no file like {', '.join(patterns)} at {commit}.")
     for row in np.random.default_rng(_SEED).permutation(len(names)):

@@ -198,20 +198,21 @@ def by_view(
     fitted = fit_sample(vectors, branching=branching, min_split=32, max_share=None, seed=0)
     descent = NumpyDescent(fitted.tree.centroids, fitted.tree.parents)
     leaf, heldout_leaf = descent(vectors)[0], descent(heldout)[0]
+    rows, heldout_rows = as_float32(vectors), as_float32(heldout)
+    by_leaf = np.argsort(leaf, kind="stable")
     for k in ks:
         cuts = np.sort(fitted.tree.split_order[: k - 1])
         label = np.searchsorted(cuts, leaf, side="right")
-        by_label = as_float32(vectors)[np.argsort(label, kind="stable")]
-        begins = np.searchsorted(np.sort(label), np.arange(k))
-        means = unit(np.add.reduceat(by_label, begins))
+        begins = np.searchsorted(label[by_leaf], np.arange(k))
+        means = unit(np.add.reduceat(rows[by_leaf], begins))
         flat = faiss.Kmeans(vectors.shape[1], k, niter=25, spherical=True, seed=0)
-        flat.train(as_float32(vectors))
+        flat.train(rows)
         nearest = nearest_of(flat.centroids)
         for way, centroids, labels, heldout_labels in (
             ("view of the tree", means, label, np.searchsorted(cuts, heldout_leaf, side="right")),
             ("faiss Kmeans", flat.centroids, nearest(vectors), nearest(heldout)),
         ):
-            near = (as_float32(heldout) * centroids[heldout_labels]).sum(axis=1)
+            near = (heldout_rows * centroids[heldout_labels]).sum(axis=1)
             smallest = int(np.bincount(labels, minlength=k).min())
             yield {
                 "way": way,

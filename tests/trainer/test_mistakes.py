@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import BudgetError, Corpus
+from pipeline import BraidstreamError, BudgetError, Corpus
 from trainer.compare_command import main as compare
 from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError, TrainConfig
@@ -87,8 +87,6 @@ def test_a_comparison_without_a_finished_run_says_why(
 def test_thresholds_of_health_are_called_alike_in_a_comparison(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    from pipeline import BraidstreamError
-
     with pytest.raises(BraidstreamError, match="there are no runs"):
         compare(
             [
