@@ -207,7 +207,7 @@ PRESETS: dict[str, MixerSettings] = {
         surplus="natural",
         repeat_decay=1.0,
         natural_share=1.0,
-        natural_share_end=0.86,
+        natural_share_end=0.9,
     ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
