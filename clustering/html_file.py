@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from clustering.errors import BuildError
+from pipeline.whole_files import write_whole
 
 
 def write_html(page: str, path: Path) -> None:
@@ -18,14 +18,10 @@ def write_html(page: str, path: Path) -> None:
             f"--html {str(path)!r} is a folder; it takes the name of the page's file. Give one in it, such "
             f"as {path / 'page.html'}."
         )
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", newline="")
-        partial.replace(path)
+        write_whole(path, page.encode())
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise BuildError(
             f"--html {str(path)!r} cannot be written ({error.strerror}). Give a file in a folder that you "
             "may write to, on a disk with space left."

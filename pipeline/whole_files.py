@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file under another name, have it on the disk, then give it its own."""
+    """Write a file under another name, have it on the disk, then give it its own.
+
+    What cannot be written (a full disk) leaves nothing behind.
+    """
     partial = path.with_name(path.name + ".new")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pipeline import BraidstreamError, Corpus, open_corpus
+from pipeline.whole_files import write_whole
 from trainer.compare.grid import Grid, parse_grid
 from trainer.run.config import TrainConfig
 from trainer.train_command import names_with_commas
@@ -198,7 +199,7 @@ def publish(corpus: Corpus, out: Path) -> None:
     from rich.console import Console
 
     from trainer.report.names import names_from_corpus
-    from trainer.report.report import render_report, write_report
+    from trainer.report.report import render_report
     from trainer.results.headline import make_headlines
     from trainer.results.results import read_runs
     from trainer.results.table import comma_separated, make_rows, markdown
@@ -226,7 +227,7 @@ def publish(corpus: Corpus, out: Path) -> None:
         names_of=names_from_corpus(corpus),
         commands=commands,
     )
-    write_report(out / REPORT_FILE, page)
+    write_whole(out / REPORT_FILE, page.encode())  # a browser that reloads never sees half of it
     parts = [
         *(f"- {sentence}" for sentence in sentences),
         "",

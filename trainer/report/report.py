@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 
 from trainer.report.names import NamesOf
 from trainer.report.sections import make_section
@@ -63,13 +62,6 @@ def render_report(
         scripts=[Markup(script) for script in scripts],
         script_hashes=[_digest(script) for script in scripts],
     )
-
-
-def write_report(path: Path, page: str) -> None:
-    """Put the page into place in one step: a browser that reloads never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8", newline="")
-    partial.replace(path)
 
 
 def _embed(figures: Sequence[Figure]) -> str:
