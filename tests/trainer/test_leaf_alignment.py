@@ -119,6 +119,21 @@ def test_a_score_that_is_not_finite_spoils_one_reading_and_nothing_else(
     np.testing.assert_allclose(alignment.read(), before, atol=0.01)
 
 
+def test_a_reading_before_the_first_observation_is_no_obstacle_to_the_next(
+    numbered_corpus: Corpus, observed: tuple[np.ndarray, np.ndarray]
+) -> None:
+    readings = []
+    for reads_early in (False, True):
+        alignment = LeafAlignment(
+            numbered_corpus, numbered_corpus.domains(k=4), half_life=10, shrinkage="tree"
+        )
+        if reads_early:
+            alignment.read()
+        alignment.observe(3, *observed)
+        readings.append(alignment.read())
+    np.testing.assert_array_equal(*readings)
+
+
 def test_fewer_domains_per_draw_are_spread_over_the_tree(corpus: Corpus) -> None:
     sampler = AlignmentSampler(
         corpus=corpus,
