@@ -76,6 +76,19 @@ def test_after_a_half_life_an_observation_counts_half(numbered_corpus: Corpus) -
     np.testing.assert_array_equal(kept.sums, again.sums)
 
 
+def test_what_has_faded_is_forgotten(numbered_corpus: Corpus) -> None:
+    leaves = numbered_corpus.domains(k=numbered_corpus.num_leaves)
+    kept = LeafScores(leaves, half_life=10.0)
+    first, second = np.flatnonzero(leaves.sizes)[:2]
+    places = leaves.positions(np.array([first, second]), np.array([0, 0]))
+    kept.add(0, places, np.array([0.001, 0.001]))
+    for step in range(1, 12_000):
+        kept.add(step, places[1:], np.array([0.001]))
+        if step % 1_000 == 0:
+            np.testing.assert_allclose(kept.means(leaves)[[first, second]], 0.001, rtol=1e-6)
+    assert kept.counts[first] == 0
+
+
 def test_a_half_life_must_be_positive(numbered_corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="half_life=0"):
         LeafScores(numbered_corpus.domains(k=1), half_life=0)
