@@ -257,11 +257,11 @@ class Probe:
             device=self.device,
             at_least=self.passes(tokens, size),
         ):
-            losses = self.loss(batch)
+            losses = self.loss(batch)[: rows.stop - rows.start]
             if weights is None:
                 loss = losses.sum() / total
             else:
-                loss = losses[: rows.stop - rows.start] @ torch.from_numpy(weights[rows]).to(losses)
+                loss = losses @ torch.from_numpy(weights[rows]).to(losses)
             if sharded:
                 parts = sharded_gradient(loss, parameters)
             else:
