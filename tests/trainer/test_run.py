@@ -297,6 +297,16 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
     assert "log_every" not in str(caught.value)
 
 
+def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
+    (tmp_path / "checkpoints" / "step-000007").mkdir()
+    with pytest.raises(RunFolderError, match=r"without config\.json; move the folder away"):
+        RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
+
+
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:
