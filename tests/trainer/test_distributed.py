@@ -87,6 +87,23 @@ def test_a_run_continues_on_another_number_of_ranks(
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
 
 
+def test_a_record_that_a_stop_divides_has_the_losses_of_all_ranks(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tests.trainer.test_run import records
+
+    config = replace(config, steps=9, log_every=9, checkpoint_every=8, update_every=20)
+    run = tmp_path / "run"
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, run, 2, count=2)
+    (whole,) = records(run, "train")
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-000009")
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, run, 2, count=2)
+    (resumed,) = records(run, "train")
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-6)
+    assert resumed["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-6)
+
+
 def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:
