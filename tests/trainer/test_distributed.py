@@ -18,7 +18,7 @@ from tests.trainer.ranks import become_rank, free_port, note_graphs, start_ranks
 from trainer.run import sharding
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
-from trainer.run.distributed import joined_ranks
+from trainer.run.distributed import joined_ranks, meeting_place
 from trainer.run.interrupt import Interrupt
 from trainer.run.learner import Learner
 from trainer.run.loop import Run
@@ -237,6 +237,23 @@ def test_compiled_gradients_come_in_buckets_even_after_a_measurement(
     for name, value in first["model"].items():
         assert torch.equal(value, second["model"][name]), name
         torch.testing.assert_close(value, expected["model"][name], rtol=0, atol=1e-4)
+
+
+def _places_of_groups(rank: int, port: int, out: Path) -> None:
+    """Where sums are taken in groups that serve one kind of device and both; gloo stands for nccl."""
+    become_rank(rank, 1, port)
+    places = []
+    for backend in ("gloo", "cpu:gloo,cuda:gloo", "cuda:gloo"):
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        places.append(meeting_place().type)
+        torch.distributed.destroy_process_group()
+    out.write_text(" ".join(places), encoding="utf-8")
+
+
+def test_sums_are_taken_on_gpus_where_the_group_has_no_other_place(tmp_path: Path) -> None:
+    start_ranks(_places_of_groups, free_port(), tmp_path / "places", count=1)
+    assert (tmp_path / "places").read_text("utf-8") == "cpu cpu cuda"
 
 
 def _threads_after_leaving(rank: int, port: int, out: Path) -> None:
