@@ -22,7 +22,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline import Corpus, Mixture, MixtureStream, View
+from pipeline import Corpus, Mixture, MixtureStream, StateError, View
 from trainer.alignment.alignment import Scores
 from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
 from trainer.mixers import (
@@ -204,6 +204,7 @@ class Steering:
             self._alignment_state = self._alignment.state_dict()
         return {
             "step": self._step,
+            "learner": self._learner,
             "mixer": self._mixer.state_dict(),
             "alignment": self._alignment_state,
             "losses": None if self._losses is None else self._losses.state_dict(),
@@ -211,7 +212,13 @@ class Steering:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; `StateError` if it belongs to another stream."""
+        """Continue from a saved state; `StateError` if it belongs to another stream, or kind of mixer."""
+        learner = state.get("learner", self._learner)  # earlier versions did not say
+        if self._learner not in (None, learner):
+            raise StateError(
+                f"the saved state is that of {learner or 'a mixer that learns nothing'}, and this is "
+                f"{self._learner}, which cannot go on from it. Take the settings that it was saved with."
+            )
         self.stream.load_state_dict(state["stream"])
         self._step = int(state["step"])
         self._mixer.load_state_dict(state["mixer"])
@@ -220,6 +227,18 @@ class Steering:
             self._losses.load_state_dict(state["losses"])
             if self.stream.step < self._config.num_steps:
                 self._drawn_from = self.stream.effective_probabilities
+
+    @property
+    def _learner(self) -> str | None:
+        """Whose state this is, in words; a mixer that learns nothing has none and can go on from any."""
+        if self._mixer.signal == "nothing":
+            return None
+        kind = [self.settings.method]
+        if self.watches_training:
+            kind.append("estimator='probe'")
+        if self._mixer.signal == "alignment" and self._config.shrinks:
+            kind.append("shrinkage='tree'")
+        return ", ".join(kind)
 
     def _renews_at(self, step: int) -> bool:
         if self._mixer.wants_scores(step):

@@ -155,6 +155,44 @@ def test_the_state_of_another_run_is_refused(corpus: Corpus) -> None:
         Loop(corpus, "dga").steering.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("saved", "mixer"),
+    [
+        ("natural+max_passes=8", "dga-paced"),
+        ("dga", "odm"),
+        ("dga", "dga-distributions"),
+        ("dga", "dga+shrinkage=tree"),
+        ("dga+estimator=probe", "dga+shrinkage=tree"),
+    ],
+)
+def test_the_state_of_another_kind_of_mixer_is_refused(
+    corpus: Corpus, trained_loss: TokenLoss, saved: str, mixer: str
+) -> None:
+    first, second = (
+        Steering(
+            corpus,
+            SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=name, k=6),
+            trained_loss,
+        )
+        for name in (saved, mixer)
+    )
+    with pytest.raises(StateError, match=r"state is that of .*, and this is .*cannot go on from"):
+        second.load_state_dict(first.state_dict())
+    assert second.stream.step == 0
+
+
+def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
+    learned, fixed = Loop(corpus, "dga"), Loop(corpus, "dga")
+    learned.run(8)
+    fixed.steering = Steering(
+        corpus,
+        SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="natural", k=6),
+        fixed.loss,
+    )
+    fixed.steering.load_state_dict(learned.steering.state_dict())
+    assert fixed.steering.stream.step == 8
+
+
 def _steer_as_rank(
     rank: int, port: int, corpus_path: Path, mixer: str, out: Path, world_size: int
 ) -> None:
