@@ -11,6 +11,7 @@ training loop of `braidstream train`, the Hugging Face callback and the Lightnin
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -115,6 +116,11 @@ class Steering:
     def skipped_updates(self) -> int:
         """How often scores were not finite and the mixer stayed as it was."""
         return self._mixer.skipped_updates
+
+    @property
+    def num_steps(self) -> int:
+        """Length of the run that was planned, in batches of the stream."""
+        return self._config.num_steps
 
     @property
     def watches_training(self) -> bool:
@@ -299,6 +305,18 @@ def check_callback_ranks(steering: Steering, ranks: Ranks) -> None:
             f"{ranks.rank} of {ranks.world_size}: batches would be learned from twice, or by nobody. Make "
             "Steering once the processes have met (torch.distributed), or with ranks=Ranks(rank=…, "
             "world_size=…) from `trainer`."
+        )
+
+
+def warn_of_callback_steps(steering: Steering, batches: int) -> None:
+    """Warn where the trainer takes more `batches` of the stream than Steering was planned for."""
+    planned = steering.num_steps
+    if batches > planned:
+        warnings.warn(
+            f"the trainer takes {batches:,} batches and Steering was planned for num_steps={planned:,}: the "
+            "mixture stays as it is from there on. Set num_steps to the trainer's max_steps, times the "
+            "micro-batches of a step.",
+            stacklevel=3,
         )
 
 
