@@ -22,6 +22,7 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus, Mixture, MixtureStream, StateError, View
 from trainer.alignment.alignment import Scores
@@ -56,8 +57,9 @@ class Steering:
 
     `loss` maps tokens int64 (n, length) to losses float32 (n,); its parameters that require gradients
     are what alignment is measured on. `learning_rate` is the function of the step that `doge` follows.
-    `ranks` defaults to the process group if there is one. Raises what `make_mixer` and `MixtureStream`
-    raise for settings that do not fit.
+    `ranks` defaults to the process group if there is one. Raises ValueError for a loss through
+    DistributedDataParallel on several ranks (give the model inside), and what `make_mixer` and
+    `MixtureStream` raise for settings that do not fit.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class Steering:
         self._losses: DomainLosses | None = None
         if self._mixer.signal == "losses":
             self._losses = DomainLosses(view.k, ranks=ranks)
+        if self._mixer.signal == "alignment" and ranks.world_size > 1:
+            _check_ranks_are_apart(loss)
         self._drawn_from = self.stream.effective_probabilities
 
     @property
@@ -239,7 +243,7 @@ class Steering:
         """Whose state this is, in words; a mixer that learns nothing has none and can go on from any."""
         if self._mixer.signal == "nothing":
             return None
-        kind = [self.settings.method]
+        kind: list[str] = [self.settings.method]
         if self.watches_training:
             kind.append("estimator='probe'")
         if self._mixer.signal == "alignment" and self._config.shrinks:
@@ -325,6 +329,16 @@ def current_ranks() -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size())
     return Ranks()
+
+
+def _check_ranks_are_apart(loss: nn.Module) -> None:
+    """Raise ValueError where a forward pass waits for the other ranks, which may take fewer of them."""
+    if any(isinstance(module, DistributedDataParallel) for module in loss.modules()):
+        raise ValueError(
+            "the loss that is measured looks through DistributedDataParallel, whose passes exchange buffers "
+            "and wait for all ranks, and ranks measure different numbers of samples. Give Steering the model "
+            "inside, such as TokenLoss(model.module, …): it has the same parameters."
+        )
 
 
 def _capacity(loss: nn.Module, corpus: Corpus) -> float:

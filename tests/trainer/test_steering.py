@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
 from tests.trainer.ranks import become_rank, free_port, start_ranks
@@ -205,6 +206,22 @@ def _steer_as_rank(
         np.savez(
             out / f"rank{rank}.npz", mixtures=mixtures, drawn=loop.steering.stream.samples_drawn
         )
+
+
+def _measure_through_ddp(rank: int, port: int, corpus_path: Path) -> None:
+    become_rank(rank, 2, port)
+    with joined_ranks(CPU) as ranks:
+        corpus = open_corpus(corpus_path)
+        loss = make_model(corpus)
+        config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="dga")
+        Steering(corpus, config, loss, ranks=ranks)
+        loss.model = DistributedDataParallel(loss.model)
+        with pytest.raises(ValueError, match=r"inside, such as TokenLoss\(model\.module"):
+            Steering(corpus, config, loss, ranks=ranks)
+
+
+def test_ranks_that_would_wait_for_each_other_are_refused(corpus: Corpus) -> None:
+    start_ranks(_measure_through_ddp, free_port(), corpus.path, count=2)
 
 
 @pytest.mark.parametrize(
