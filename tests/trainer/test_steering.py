@@ -17,6 +17,7 @@ from trainer import Steering, SteeringConfig
 from trainer.alignment.alignment_source import AlignmentError
 from trainer.model import GPT, GPTConfig, TokenLoss
 from trainer.run.batches import to_device
+from trainer.run.config import ConfigError
 from trainer.run.distributed import joined_ranks
 from trainer.run.schedule import make_optimizer
 
@@ -192,6 +193,26 @@ def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
     )
     fixed.steering.load_state_dict(learned.steering.state_dict())
     assert fixed.steering.stream.step == 8
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"estimator": "exakt"}, "estimator='exakt' must be one of difference, exact, probe"),
+        ({"shrinkage": "Tree"}, "shrinkage='Tree' must be one of None, none, tree"),
+        ({"gradients": "norm"}, "gradients='norm' must be one of raw, clip, cosine"),
+        ({"num_steps": 0}, "num_steps=0 must be at least 1"),
+        ({"sequences_per_domain": 0}, "sequences_per_domain=0 must be at least 1"),
+        ({"sequences_per_distribution": 0}, "sequences_per_distribution=0 must be at least 1"),
+        ({"measured_domains": 0}, "measured_domains=0 must be at least 1"),
+        ({"measured_tokens": 1}, "measured_tokens=1 must be 0 or at least 2"),
+        ({"measuring_batch": 0}, "measuring_batch=0 must be at least 1"),
+        ({"epsilon": 0.0}, "epsilon=0.0 must be positive"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SteeringConfig(**{"num_steps": 30, "batch_size": 8, **setting})
 
 
 def _steer_as_rank(

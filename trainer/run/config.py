@@ -14,6 +14,36 @@ class ConfigError(BraidstreamError, ValueError):
     """A setting that is out of range or does not fit the others."""
 
 
+def require(settings: Any, name: str, holds: bool, rule: str) -> None:
+    """Raise `ConfigError` unless the setting `name` of `settings` keeps to its rule."""
+    if not holds:
+        raise ConfigError(f"{name}={getattr(settings, name)!r} must be {rule}.")
+
+
+def check_measuring(settings: Any) -> None:
+    """Raise `ConfigError` where a TrainConfig or SteeringConfig cannot measure alignment as it says."""
+    for name, known in (
+        ("estimator", ("difference", "exact", "probe")),
+        ("shrinkage", (None, "none", "tree")),
+        ("gradients", ("raw", "clip", "cosine")),
+    ):
+        listed = ", ".join(map(str, known))
+        require(settings, name, getattr(settings, name) in known, f"one of {listed}")
+    for name in (
+        "batch_size",
+        "target_batch",
+        "sequences_per_domain",
+        "sequences_per_distribution",
+        "probe_every",
+    ):
+        require(settings, name, getattr(settings, name) >= 1, "at least 1")
+    domains, tokens = settings.measured_domains, settings.measured_tokens
+    require(settings, "measured_domains", domains is None or domains >= 1, "at least 1")
+    require(settings, "measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
+    require(settings, "half_life", settings.half_life > 0, "positive")
+    require(settings, "epsilon", settings.epsilon is None or settings.epsilon > 0, "positive")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Settings of one training run. A setting of None is chosen from the others."""
@@ -143,25 +173,16 @@ class TrainConfig:
     and of the optimizer's moments (FSDP2), for models that do not fit otherwise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "target_batch"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("sequences_per_domain", "sequences_per_distribution"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("probe_every", self.probe_every >= 1, "at least 1")
-        domains, tokens = self.measured_domains, self.measured_tokens
-        self._require("measured_domains", domains is None or domains >= 1, "at least 1")
-        self._require("measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
-        self._require("half_life", self.half_life > 0, "positive")
-        self._require("learning_rate", self.learning_rate > 0, "positive")
-        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
-        self._require("clip_norm", self.clip_norm > 0, "positive")
-        self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
-        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
-        self._check_measuring()
+        for name in ("steps", "log_every", "eval_every", "eval_sequences", "checkpoint_every"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "learning_rate", self.learning_rate > 0, "positive")
+        require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        require(self, "clip_norm", self.clip_norm > 0, "positive")
+        require(self, "warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
+        check_measuring(self)
+        self._check_combination()
 
-    def _check_measuring(self) -> None:
+    def _check_combination(self) -> None:
         """Refuse ways to measure that do not go together, from options and from the mixer's name."""
         named = measuring_changes(self.mixer)
         estimator = named.get("estimator", self.estimator)
@@ -193,7 +214,3 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, field by field."""
         return {**asdict(self), "evaluate": list(self.evaluate), "basis": list(self.basis)}
-
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise ConfigError(f"{name}={getattr(self, name)!r} must be {rule}.")
