@@ -7,7 +7,7 @@ from typing import Literal
 
 from trainer.alignment.alignment import Normalization
 from trainer.mixers import MixerSettings
-from trainer.run.config import check_measuring, require
+from trainer.run.config import check_measuring, check_words, require
 
 MEASURED_TOKENS = 256
 """Of each sample, unless told otherwise: a measurement costs about two steps, however long samples are."""
@@ -66,6 +66,7 @@ class SteeringConfig:
         require(self, "num_steps", self.num_steps >= 1, "at least 1")
         size = self.measuring_batch
         require(self, "measuring_batch", size is None or size >= 1, "at least 1")
+        check_words(self)
         check_measuring(self)
 
     def tokens_looked_at(self, tokens_per_sample: int) -> int | None:

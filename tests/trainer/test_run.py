@@ -404,11 +404,19 @@ def test_what_an_option_needs_can_be_in_the_mixers_name(
 
 
 @pytest.mark.parametrize(
-    "setting", [{"steps": 0}, {"learning_rate": -1.0}, {"eval_every": 0}, {"epsilon": 0.0}]
+    "setting",
+    [
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"eval_every": 0},
+        {"epsilon": 0.0},
+        {"compile": "yes"},
+        {"data_parallel": "Shard"},
+    ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     (name,) = setting
-    with pytest.raises(ConfigError, match=f"{name}={setting[name]}"):
+    with pytest.raises(ConfigError, match=f"{name}={setting[name]!r}"):
         TrainConfig(**setting)
 
 

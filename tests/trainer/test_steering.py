@@ -199,7 +199,7 @@ def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
     ("setting", "message"),
     [
         ({"estimator": "exakt"}, "estimator='exakt' must be one of difference, exact, probe"),
-        ({"shrinkage": "Tree"}, "shrinkage='Tree' must be one of None, none, tree"),
+        ({"shrinkage": "Tree"}, "shrinkage='Tree' must be one of none, tree"),
         ({"gradients": "norm"}, "gradients='norm' must be one of raw, clip, cosine"),
         ({"num_steps": 0}, "num_steps=0 must be at least 1"),
         ({"sequences_per_domain": 0}, "sequences_per_domain=0 must be at least 1"),

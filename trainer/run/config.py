@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline import BraidstreamError
 from trainer.health_thresholds import HealthThresholds
@@ -20,15 +21,20 @@ def require(settings: Any, name: str, holds: bool, rule: str) -> None:
         raise ConfigError(f"{name}={getattr(settings, name)!r} must be {rule}.")
 
 
+def check_words(settings: Any) -> None:
+    """Raise `ConfigError` where a setting whose type lists words (`Literal`) has none of them."""
+    for name, kind in get_type_hints(type(settings)).items():
+        parts = (kind, *get_args(kind))
+        known = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        value = getattr(settings, name)
+        left_open = value is None and NoneType in parts
+        require(
+            settings, name, not known or left_open or value in known, f"one of {', '.join(known)}"
+        )
+
+
 def check_measuring(settings: Any) -> None:
     """Raise `ConfigError` where a TrainConfig or SteeringConfig cannot measure alignment as it says."""
-    for name, known in (
-        ("estimator", ("difference", "exact", "probe")),
-        ("shrinkage", (None, "none", "tree")),
-        ("gradients", ("raw", "clip", "cosine")),
-    ):
-        listed = ", ".join(map(str, known))
-        require(settings, name, getattr(settings, name) in known, f"one of {listed}")
     for name in (
         "batch_size",
         "target_batch",
@@ -179,6 +185,7 @@ class TrainConfig:
         require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
         require(self, "clip_norm", self.clip_norm > 0, "positive")
         require(self, "warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
+        check_words(self)
         check_measuring(self)
         self._check_combination()
 
