@@ -195,6 +195,13 @@ def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
     assert fixed.steering.stream.step == 8
 
 
+def test_losses_that_were_not_shown_are_asked_for(corpus: Corpus) -> None:
+    steering = Loop(corpus, "odm+update_every=2").steering
+    assert steering.after_step(1) is None
+    with pytest.raises(ValueError, match=r"has seen none .* call steering\.observe\(losses"):
+        steering.after_step(2)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
