@@ -195,6 +195,23 @@ def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
     assert fixed.steering.stream.step == 8
 
 
+@pytest.mark.parametrize("estimator", ["difference", "exact", "probe"])
+def test_a_loss_that_cannot_be_measured_is_explained(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, estimator: Any
+) -> None:
+    loop = Loop(corpus, f"dga+estimator={estimator}+probe_every=2")
+    monkeypatch.setattr(loop.loss, "forward", lambda tokens: loop.loss.model(tokens).mean())
+    with (
+        pytest.raises(ValueError, match=r"of . samples the loss gave a tensor of shape \(\); "),
+        loop.steering.watching(2, np.arange(8)),
+    ):
+        loop.steering.after_step(6)
+    frozen = Loop(corpus, f"dga+estimator={estimator}")
+    frozen.loss.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the loss requires a gradient"):
+        frozen.steering.after_step(6)
+
+
 def test_losses_that_were_not_shown_are_asked_for(corpus: Corpus) -> None:
     steering = Loop(corpus, "odm+update_every=2").steering
     assert steering.after_step(1) is None
