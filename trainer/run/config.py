@@ -56,7 +56,7 @@ class TrainConfig:
 
     target: str | None = None
     """Target set that steers the mixture, or several with weights, such as recipes=0.7+medical_qa=0.3;
-    natural and uniform need none."""
+    natural, uniform, odm and schedule need none."""
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "importance-fading"
