@@ -22,7 +22,7 @@ from trainer.mixers import PRESETS
 from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
-from trainer.run.resolve import idle_settings, resolve
+from trainer.run.resolve import idle_settings, learns_nothing, resolve
 from trainer.run.run_folder import RunFolder, RunFolderError
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
@@ -446,6 +446,23 @@ def test_what_a_name_says_of_measuring_is_what_is_recorded(corpus: Corpus) -> No
     assert resolve(config, corpus, CPU) == config
     with pytest.raises(ConfigError, match="shrinkage='tree' takes scores of single samples"):
         resolve(replace(config, mixer="dga+shrinkage=tree+estimator=exact"), corpus, CPU)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "most"),
+    [
+        ("dga", 25),
+        ("odm", 1),
+        ("dga+estimator=probe", 25),
+        ("dga+estimator=probe+update_every=10", 20),
+        ("dga+estimator=probe+probe_every=60", 75),
+    ],
+)
+def test_a_run_that_ends_before_its_mixer_has_learned_is_noticed(mixer: str, most: int) -> None:
+    for steps in (most, most + 1):
+        reason = learns_nothing(TrainConfig(target="alpha", mixer=mixer, steps=steps))
+        assert ("weights stay where they begin" in reason) == (steps == most)
+        assert ("--probe-every" in reason) == ("probe" in mixer and steps == most)
 
 
 def test_settings_without_effect_are_noticed() -> None:
