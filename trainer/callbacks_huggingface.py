@@ -17,7 +17,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pipeline import StateError
 from trainer.run.distributed import Ranks
-from trainer.steering import Steering, check_callback_can_steer, check_callback_ranks
+from trainer.steering import (
+    Steering,
+    check_callback_can_steer,
+    check_callback_ranks,
+    warn_of_callback_steps,
+)
 
 STATE_FILE = "steering.json"
 
@@ -42,6 +47,7 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
         """
         ranks = Ranks(rank=args.process_index, world_size=args.world_size)
         check_callback_ranks(self.steering, ranks)
+        warn_of_callback_steps(self.steering, state.max_steps * args.gradient_accumulation_steps)
         if state.global_step == 0:
             return
         if state.global_step >= state.max_steps:

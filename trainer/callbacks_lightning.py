@@ -15,7 +15,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from trainer.run.distributed import Ranks
-from trainer.steering import Steering, check_callback_can_steer, check_callback_ranks
+from trainer.steering import (
+    Steering,
+    check_callback_can_steer,
+    check_callback_ranks,
+    warn_of_callback_steps,
+)
 
 
 class SteeringCallback(Callback):
@@ -33,6 +38,7 @@ class SteeringCallback(Callback):
         shares = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         ranks = Ranks(rank=shares["rank"], world_size=shares["num_replicas"])
         check_callback_ranks(self.steering, ranks)
+        warn_of_callback_steps(self.steering, trainer.max_steps * trainer.accumulate_grad_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

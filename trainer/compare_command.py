@@ -14,7 +14,7 @@ from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pipeline import BraidstreamError, Corpus, open_corpus
 from pipeline.whole_files import write_whole
-from trainer.compare.grid import Grid, parse_grid
+from trainer.compare.grid import Grid, ignores_target, parse_grid
 from trainer.run.config import TrainConfig
 from trainer.train_command import names_with_commas
 
@@ -150,7 +150,7 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
     from trainer.compare.compare import Job, prepare
     from trainer.mixers import no_difference
     from trainer.run.config import ConfigError
-    from trainer.run.resolve import unused_settings
+    from trainer.run.resolve import chosen_settings, unused_settings
 
     common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
     unused = {mixer: unused_settings(replace(common, mixer=mixer)) for mixer in grid.mixers}
@@ -159,6 +159,15 @@ def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Pat
     left_out: dict[str, dict[str, Any]] = {
         mixer: dict.fromkeys(names) for mixer, names in unused.items()
     }
+    for mixer in grid.mixers:
+        settings = chosen_settings(replace(common, mixer=mixer, **left_out[mixer]))
+        if settings.needs_target and ignores_target(mixer):
+            given = [name for name in settings.uses if getattr(common, name) is not None]
+            raise ConfigError(
+                f"the mixer {mixer!r} would steer towards the target with {', '.join(given)}, and it runs "
+                "once for all targets. Put settings that are for other mixers into their names, such as "
+                "dga+importance_share=0.3."
+            )
     jobs = [
         Job(
             cell=cell,

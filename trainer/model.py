@@ -216,11 +216,17 @@ def loss_of_logits(logits: Tensor, tokens: Tensor, pad_id: int) -> Tensor:
 class TokenLoss(nn.Module):
     """`per_sample_loss` of one model as a module, so that it can be compiled and data-parallel.
 
-    With `compute_dtype` bfloat16 the forward pass runs under autocast; weights stay float32.
+    With `compute_dtype` bfloat16 the forward pass runs under autocast; weights stay float32. ValueError for
+    any other but float32.
     """
 
     def __init__(self, model: nn.Module, *, pad_id: int, compute_dtype: torch.dtype) -> None:
         super().__init__()
+        if compute_dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"compute_dtype={compute_dtype} must be torch.float32 or torch.bfloat16: the gradients that "
+                "are measured pass through no scaler, without which float16 loses the small ones."
+            )
         self.model = model
         self.pad_id = pad_id
         self.compute_dtype = compute_dtype

@@ -11,6 +11,7 @@ training loop of `braidstream train`, the Hugging Face callback and the Lightnin
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from pipeline import Corpus, Mixture, MixtureStream, View
+from pipeline import Corpus, Mixture, MixtureStream, StateError, View
 from trainer.alignment.alignment import Scores
 from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
 from trainer.mixers import (
@@ -55,8 +57,9 @@ class Steering:
 
     `loss` maps tokens int64 (n, length) to losses float32 (n,); its parameters that require gradients
     are what alignment is measured on. `learning_rate` is the function of the step that `doge` follows.
-    `ranks` defaults to the process group if there is one. Raises what `make_mixer` and `MixtureStream`
-    raise for settings that do not fit.
+    `ranks` defaults to the process group if there is one. Raises ValueError for a loss through
+    DistributedDataParallel on several ranks (give the model inside), and what `make_mixer` and
+    `MixtureStream` raise for settings that do not fit.
     """
 
     def __init__(
@@ -109,12 +112,19 @@ class Steering:
         self._losses: DomainLosses | None = None
         if self._mixer.signal == "losses":
             self._losses = DomainLosses(view.k, ranks=ranks)
+        if self._mixer.signal == "alignment" and ranks.world_size > 1:
+            _check_ranks_are_apart(loss)
         self._drawn_from = self.stream.effective_probabilities
 
     @property
     def skipped_updates(self) -> int:
         """How often scores were not finite and the mixer stayed as it was."""
         return self._mixer.skipped_updates
+
+    @property
+    def num_steps(self) -> int:
+        """Length of the run that was planned, in batches of the stream."""
+        return self._config.num_steps
 
     @property
     def watches_training(self) -> bool:
@@ -204,6 +214,7 @@ class Steering:
             self._alignment_state = self._alignment.state_dict()
         return {
             "step": self._step,
+            "learner": self._learner,
             "mixer": self._mixer.state_dict(),
             "alignment": self._alignment_state,
             "losses": None if self._losses is None else self._losses.state_dict(),
@@ -211,7 +222,13 @@ class Steering:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; `StateError` if it belongs to another stream."""
+        """Continue from a saved state; `StateError` if it belongs to another stream, or kind of mixer."""
+        learner = state.get("learner", self._learner)  # earlier versions did not say
+        if self._learner not in (None, learner):
+            raise StateError(
+                f"the saved state is that of {learner or 'a mixer that learns nothing'}, and this is "
+                f"{self._learner}, which cannot go on from it. Take the settings that it was saved with."
+            )
         self.stream.load_state_dict(state["stream"])
         self._step = int(state["step"])
         self._mixer.load_state_dict(state["mixer"])
@@ -220,6 +237,18 @@ class Steering:
             self._losses.load_state_dict(state["losses"])
             if self.stream.step < self._config.num_steps:
                 self._drawn_from = self.stream.effective_probabilities
+
+    @property
+    def _learner(self) -> str | None:
+        """Whose state this is, in words; a mixer that learns nothing has none and can go on from any."""
+        if self._mixer.signal == "nothing":
+            return None
+        kind: list[str] = [self.settings.method]
+        if self.watches_training:
+            kind.append("estimator='probe'")
+        if self._mixer.signal == "alignment" and self._config.shrinks:
+            kind.append("shrinkage='tree'")
+        return ", ".join(kind)
 
     def _renews_at(self, step: int) -> bool:
         if self._mixer.wants_scores(step):
@@ -283,11 +312,33 @@ def check_callback_ranks(steering: Steering, ranks: Ranks) -> None:
         )
 
 
+def warn_of_callback_steps(steering: Steering, batches: int) -> None:
+    """Warn where the trainer takes more `batches` of the stream than Steering was planned for."""
+    planned = steering.num_steps
+    if batches > planned:
+        warnings.warn(
+            f"the trainer takes {batches:,} batches and Steering was planned for num_steps={planned:,}: the "
+            "mixture stays as it is from there on. Set num_steps to the trainer's max_steps, times the "
+            "micro-batches of a step.",
+            stacklevel=3,
+        )
+
+
 def current_ranks() -> Ranks:
     """This process in torch's process group, or alone if there is none."""
     if dist.is_available() and dist.is_initialized():
         return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size())
     return Ranks()
+
+
+def _check_ranks_are_apart(loss: nn.Module) -> None:
+    """Raise ValueError where a forward pass waits for the other ranks, which may take fewer of them."""
+    if any(isinstance(module, DistributedDataParallel) for module in loss.modules()):
+        raise ValueError(
+            "the loss that is measured looks through DistributedDataParallel, whose passes exchange buffers "
+            "and wait for all ranks, and ranks measure different numbers of samples. Give Steering the model "
+            "inside, such as TokenLoss(model.module, …): it has the same parameters."
+        )
 
 
 def _capacity(loss: nn.Module, corpus: Corpus) -> float:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from trainer.alignment.alignment import Normalization
 from trainer.mixers import MixerSettings
+from trainer.run.config import check_measuring, check_words, require
 
 MEASURED_TOKENS = 256
 """Of each sample, unless told otherwise: a measurement costs about two steps, however long samples are."""
@@ -14,7 +15,7 @@ MEASURED_TOKENS = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringConfig:
-    """How a run is steered."""
+    """How a run is steered; `ConfigError` for a setting that is out of range."""
 
     num_steps: int
     """Length of the run in global batches."""
@@ -60,6 +61,13 @@ class SteeringConfig:
     """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
     weights_file: str | None = None
     """Weights that the mixer `schedule` replays."""
+
+    def __post_init__(self) -> None:
+        require(self, "num_steps", self.num_steps >= 1, "at least 1")
+        size = self.measuring_batch
+        require(self, "measuring_batch", size is None or size >= 1, "at least 1")
+        check_words(self)
+        check_measuring(self)
 
     def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
         """How many tokens of a sample a measurement looks at; None is all of them."""

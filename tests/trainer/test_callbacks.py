@@ -130,7 +130,11 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
     arguments: Any = SimpleNamespace(
-        output_dir=str(tmp_path), ignore_data_skip=True, process_index=0, world_size=1
+        output_dir=str(tmp_path),
+        ignore_data_skip=True,
+        process_index=0,
+        world_size=1,
+        gradient_accumulation_steps=1,
     )
     state: Any = SimpleNamespace(global_step=5, max_steps=10)
     with pytest.raises(StateError, match="checkpoint-5"):
@@ -155,10 +159,16 @@ def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) 
 
     corpus = open_corpus(tiny_corpus)
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
-    state: Any = SimpleNamespace(global_step=0)
-    one: Any = SimpleNamespace(process_index=0, world_size=1, distributed_sampler_kwargs=None)
+    state: Any = SimpleNamespace(global_step=0, max_steps=10)
+    steps = {"gradient_accumulation_steps": 1, "accumulate_grad_batches": 1, "max_steps": 10}
+    one: Any = SimpleNamespace(
+        process_index=0, world_size=1, distributed_sampler_kwargs=None, **steps
+    )
     second: Any = SimpleNamespace(
-        process_index=1, world_size=2, distributed_sampler_kwargs={"rank": 1, "num_replicas": 2}
+        process_index=1,
+        world_size=2,
+        distributed_sampler_kwargs={"rank": 1, "num_replicas": 2},
+        **steps,
     )
     for ranks, fits, other in ((None, one, second), (Ranks(rank=1, world_size=2), second, one)):
         steering = Steering(corpus, config, make_model(corpus), ranks=ranks)
@@ -168,6 +178,32 @@ def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) 
             HuggingFace(steering).on_train_begin(other, state, None)
         with pytest.raises(ValueError, match=r"this process is rank . of .: .* ranks=Ranks"):
             Lightning(steering).on_fit_start(other, None)
+
+
+def test_a_trainer_that_takes_more_batches_than_were_planned_is_told(tiny_corpus: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("lightning")
+    from trainer.callbacks_huggingface import SteeringCallback as HuggingFace
+    from trainer.callbacks_lightning import SteeringCallback as Lightning
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    steering = Steering(corpus, config, make_model(corpus))
+    state: Any = SimpleNamespace(global_step=0, max_steps=10)
+    trainer: Any = SimpleNamespace(
+        process_index=0,
+        world_size=1,
+        gradient_accumulation_steps=2,
+        distributed_sampler_kwargs=None,
+        accumulate_grad_batches=2,
+        max_steps=10,
+    )
+    with pytest.warns(UserWarning, match="takes 20 batches and Steering was planned for .*=10"):
+        HuggingFace(steering).on_train_begin(trainer, state, None)
+    with pytest.warns(UserWarning, match="takes 20 batches and Steering was planned for .*=10"):
+        Lightning(steering).on_fit_start(trainer, None)
+    trainer.max_steps = -1  # Lightning's "as long as there are epochs"
+    Lightning(steering).on_fit_start(trainer, None)
 
 
 def power_cut_at(step: int, whole: Any) -> Any:

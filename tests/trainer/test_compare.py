@@ -109,6 +109,18 @@ def test_a_setting_goes_to_the_mixers_that_use_it(corpus: Corpus, tmp_path: Path
         prepared("natural,uniform")
 
 
+def test_a_setting_that_makes_a_mixer_steer_towards_a_target_belongs_into_names(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    grid = Grid(mixers=("natural", "importance"), ks=(3,), targets=("alpha",), seeds=(0,))
+    training = TrainingOptions(importance_share=0.3)
+    with pytest.raises(ConfigError, match=r"'natural' would .* with importance_share, and it runs"):
+        prepare_runs(corpus, grid, training, tmp_path)
+    named = Grid(mixers=("natural+importance_share=0.3",), ks=(3,), targets=("alpha",), seeds=(0,))
+    (run,) = prepare_runs(corpus, named, TrainingOptions(), tmp_path)
+    assert run.job.config.target == "alpha"
+
+
 # --- following a run -----------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from tests.trainer.ranks import become_rank, free_port, note_graphs, start_ranks
 from trainer.run import sharding
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
-from trainer.run.distributed import joined_ranks
+from trainer.run.distributed import joined_ranks, meeting_place
 from trainer.run.interrupt import Interrupt
 from trainer.run.learner import Learner
 from trainer.run.loop import Run
@@ -85,6 +85,23 @@ def test_a_run_continues_on_another_number_of_ranks(
     train(corpus, config, tmp_path / "whole", quiet=True)
     ended, whole = (records(tmp_path / name, "train")[-1] for name in ("run", "whole"))
     assert abs(ended["train_loss"] - whole["train_loss"]) < 0.02
+
+
+def test_a_record_that_a_stop_divides_has_the_losses_of_all_ranks(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tests.trainer.test_run import records
+
+    config = replace(config, steps=9, log_every=9, checkpoint_every=8, update_every=20)
+    run = tmp_path / "run"
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, run, 2, count=2)
+    (whole,) = records(run, "train")
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-000009")
+    start_ranks(_train_as_rank, free_port(), corpus.path, config, run, 2, count=2)
+    (resumed,) = records(run, "train")
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-6)
+    assert resumed["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-6)
 
 
 def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
@@ -220,6 +237,23 @@ def test_compiled_gradients_come_in_buckets_even_after_a_measurement(
     for name, value in first["model"].items():
         assert torch.equal(value, second["model"][name]), name
         torch.testing.assert_close(value, expected["model"][name], rtol=0, atol=1e-4)
+
+
+def _places_of_groups(rank: int, port: int, out: Path) -> None:
+    """Where sums are taken in groups that serve one kind of device and both; gloo stands for nccl."""
+    become_rank(rank, 1, port)
+    places = []
+    for backend in ("gloo", "cpu:gloo,cuda:gloo", "cuda:gloo"):
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        places.append(meeting_place().type)
+        torch.distributed.destroy_process_group()
+    out.write_text(" ".join(places), encoding="utf-8")
+
+
+def test_sums_are_taken_on_gpus_where_the_group_has_no_other_place(tmp_path: Path) -> None:
+    start_ranks(_places_of_groups, free_port(), tmp_path / "places", count=1)
+    assert (tmp_path / "places").read_text("utf-8") == "cpu cpu cuda"
 
 
 def _threads_after_leaving(rank: int, port: int, out: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from tests.trainer.tiny_models import MODELS, PAD, PlainLM, gpt, gpt2, learned_loss, some_tokens
 from trainer.alignment.alignment import AlignmentSamples, Probe
@@ -45,7 +46,7 @@ def learned(model: nn.Module, dtype: torch.dtype = torch.float32) -> TokenLoss:
     return learned_loss(model, dtype=dtype)
 
 
-def looking_through(loss: TokenLoss, *, batch_size: int = 4) -> Probe:
+def looking_through(loss: nn.Module, *, batch_size: int = 4) -> Probe:
     return Probe(loss=loss, batch_size=batch_size, pad_id=PAD, device=CPU)
 
 
@@ -213,3 +214,27 @@ def test_a_parameter_that_the_loss_does_not_reach_counts_for_nothing() -> None:
     assert_agree(exact(loss), reference, 1e-5)
     assert_agree(difference(loss), reference, 0.01)
     assert_agree(probed(loss), reference, 1e-5)
+
+
+class CountsPadding(nn.Module):
+    """A loss of somebody's own, to which padding is a token like others."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits = self.model(tokens)[:, :-1]
+        losses = cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        return losses.mean(dim=1)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 16])
+def test_rows_that_fill_up_a_batch_count_for_nothing(batch_size: int) -> None:
+    loss = CountsPadding(learned(gpt()).model)
+    whole, filled = (
+        ExactEstimator(probe=looking_through(loss, batch_size=size)).scores(SAMPLES)
+        for size in (1, batch_size)
+    )
+    np.testing.assert_allclose(filled.values, whole.values, rtol=1e-4, atol=1e-6)
+    assert filled.target_loss == pytest.approx(whole.target_loss, rel=1e-5)

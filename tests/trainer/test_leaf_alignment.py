@@ -76,6 +76,19 @@ def test_after_a_half_life_an_observation_counts_half(numbered_corpus: Corpus) -
     np.testing.assert_array_equal(kept.sums, again.sums)
 
 
+def test_what_has_faded_is_forgotten(numbered_corpus: Corpus) -> None:
+    leaves = numbered_corpus.domains(k=numbered_corpus.num_leaves)
+    kept = LeafScores(leaves, half_life=10.0)
+    first, second = np.flatnonzero(leaves.sizes)[:2]
+    places = leaves.positions(np.array([first, second]), np.array([0, 0]))
+    kept.add(0, places, np.array([0.001, 0.001]))
+    for step in range(1, 12_000):
+        kept.add(step, places[1:], np.array([0.001]))
+        if step % 1_000 == 0:
+            np.testing.assert_allclose(kept.means(leaves)[[first, second]], 0.001, rtol=1e-6)
+    assert kept.counts[first] == 0
+
+
 def test_a_half_life_must_be_positive(numbered_corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="half_life=0"):
         LeafScores(numbered_corpus.domains(k=1), half_life=0)
@@ -117,6 +130,21 @@ def test_a_score_that_is_not_finite_spoils_one_reading_and_nothing_else(
     alignment.observe(4, observed[0], np.where(observed[1] > 2, np.nan, observed[1]))
     assert np.isnan(alignment.read()).all()
     np.testing.assert_allclose(alignment.read(), before, atol=0.01)
+
+
+def test_a_reading_before_the_first_observation_is_no_obstacle_to_the_next(
+    numbered_corpus: Corpus, observed: tuple[np.ndarray, np.ndarray]
+) -> None:
+    readings = []
+    for reads_early in (False, True):
+        alignment = LeafAlignment(
+            numbered_corpus, numbered_corpus.domains(k=4), half_life=10, shrinkage="tree"
+        )
+        if reads_early:
+            alignment.read()
+        alignment.observe(3, *observed)
+        readings.append(alignment.read())
+    np.testing.assert_array_equal(*readings)
 
 
 def test_fewer_domains_per_draw_are_spread_over_the_tree(corpus: Corpus) -> None:

@@ -101,3 +101,8 @@ def test_presets_are_as_large_as_their_names(preset: str, vocab_size: int, expec
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"width=20 .* multiple of 2 \* heads = 12"):
         GPTConfig(vocab_size=8, context_length=8, width=20, layers=1, heads=6)
+
+
+def test_a_type_to_compute_in_that_would_not_be_used_is_refused(model: GPT) -> None:
+    with pytest.raises(ValueError, match=r"float16 must be torch\.float32 or torch\.bfloat16"):
+        TokenLoss(model, pad_id=PAD, compute_dtype=torch.float16)

@@ -171,6 +171,26 @@ def test_settings_out_of_range_are_explained(change: str, rule: str) -> None:
         mixer_settings("doge+bregman=0")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"method": "dgaa"},
+        {"start": "Natural"},
+        {"toward": "everyone"},
+        {"histogram": "smooth"},
+        {"replay": "frozen"},
+        {"restraint": "some"},
+        {"surplus": "rest"},
+        {"score_scale": "deviations"},
+        {"continue_from": "start"},
+    ],
+)
+def test_words_that_no_setting_knows_are_explained(setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(UnknownMixerError, match=f"{name}='{value}' of the mixer .* be one of "):
+        MixerSettings(**{"method": "dga", **setting})
+
+
 def test_a_presets_bound_can_be_taken_off(corpus: Corpus) -> None:
     for name in ("importance-fading", "importance-general"):
         made = make(corpus, f"{name}+max_passes=none")

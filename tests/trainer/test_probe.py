@@ -253,6 +253,14 @@ def test_samples_must_be_the_first_axis() -> None:
         scored_step(loss, target_gradient(loss), BATCH)
 
 
+def test_an_output_that_is_changed_in_place_is_an_error_with_a_remedy() -> None:
+    loss = learned_loss(gpt())
+    direction = target_gradient(loss)
+    loss.model.head.register_forward_pre_hook(lambda layer, inputs: inputs[0].mul_(2))
+    with pytest.raises(UnknownLayerError, match=r"in place .* Write x = x \+ y, or take"):
+        scored_step(loss, direction, BATCH)
+
+
 def test_an_embedding_whose_gradient_is_no_sum_over_samples_is_refused() -> None:
     model = HiddenTie()
     model.embedding.scale_grad_by_freq = True

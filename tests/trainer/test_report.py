@@ -296,6 +296,14 @@ def test_unfinished_runs_alone_make_a_page(tmp_path: Path) -> None:
     assert "Unfinished" in page
 
 
+def test_a_run_that_was_not_evaluated_yet_is_in_the_page(tmp_path: Path) -> None:
+    for mixer, done in (("importance", STEPS), ("dga", 50)):
+        write_run(tmp_path, Cell(mixer=mixer, k=8, target="recipes", seed=0), done_steps=done)
+    page = render_report(read_runs(tmp_path), title="begun", names_of=lambda k: DomainNames())
+    assert "Unfinished" in page
+    assert "dga-k8-recipes-seed0" in page
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium to draw the page")
 def test_charts_draw_in_a_browser(page: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"

@@ -22,7 +22,7 @@ from trainer.mixers import PRESETS
 from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
-from trainer.run.resolve import idle_settings, resolve
+from trainer.run.resolve import idle_settings, learns_nothing, resolve
 from trainer.run.run_folder import RunFolder, RunFolderError
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
@@ -297,6 +297,16 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
     assert "log_every" not in str(caught.value)
 
 
+def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
+    (tmp_path / "checkpoints" / "step-000007").mkdir()
+    with pytest.raises(RunFolderError, match=r"without config\.json; move the folder away"):
+        RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
+
+
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -394,11 +404,19 @@ def test_what_an_option_needs_can_be_in_the_mixers_name(
 
 
 @pytest.mark.parametrize(
-    "setting", [{"steps": 0}, {"learning_rate": -1.0}, {"eval_every": 0}, {"epsilon": 0.0}]
+    "setting",
+    [
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"eval_every": 0},
+        {"epsilon": 0.0},
+        {"compile": "yes"},
+        {"data_parallel": "Shard"},
+    ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     (name,) = setting
-    with pytest.raises(ConfigError, match=f"{name}={setting[name]}"):
+    with pytest.raises(ConfigError, match=f"{name}={setting[name]!r}"):
         TrainConfig(**setting)
 
 
@@ -428,6 +446,23 @@ def test_what_a_name_says_of_measuring_is_what_is_recorded(corpus: Corpus) -> No
     assert resolve(config, corpus, CPU) == config
     with pytest.raises(ConfigError, match="shrinkage='tree' takes scores of single samples"):
         resolve(replace(config, mixer="dga+shrinkage=tree+estimator=exact"), corpus, CPU)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "most"),
+    [
+        ("dga", 25),
+        ("odm", 1),
+        ("dga+estimator=probe", 25),
+        ("dga+estimator=probe+update_every=10", 20),
+        ("dga+estimator=probe+probe_every=60", 75),
+    ],
+)
+def test_a_run_that_ends_before_its_mixer_has_learned_is_noticed(mixer: str, most: int) -> None:
+    for steps in (most, most + 1):
+        reason = learns_nothing(TrainConfig(target="alpha", mixer=mixer, steps=steps))
+        assert ("weights stay where they begin" in reason) == (steps == most)
+        assert ("--probe-every" in reason) == ("probe" in mixer and steps == most)
 
 
 def test_settings_without_effect_are_noticed() -> None:

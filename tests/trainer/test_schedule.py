@@ -48,6 +48,7 @@ def test_weights_hold_until_the_next_line(view: View, tmp_path: Path) -> None:
         ([{"step": 5, "weights": [1, 1, 1]}], "begins at step 5"),
         ([{"step": 0, "weights": [1, 1]}], r"plan.jsonl:1 .* over 3 domains .*shape \(2,\)"),
         ([{"step": 0}], r"plan.jsonl:1 .*weights"),
+        ([{"step": 0, "weights": {"index": [3], "value": [1]}}], r"plan.jsonl:1 .*index 3"),
         ([[1, 2]], r"plan.jsonl:1"),
         ([], "begins at step None"),
     ],
@@ -62,6 +63,21 @@ def test_a_file_that_is_no_schedule_is_explained(
 def test_a_file_that_is_not_there_is_named(view: View, tmp_path: Path) -> None:
     with pytest.raises(MixtureError, match=r"plan.jsonl cannot be read"):
         read_schedule(tmp_path / "plan.jsonl", view)
+
+
+def test_a_file_that_is_no_text_is_named(view: View, tmp_path: Path) -> None:
+    np.save(tmp_path / "plan.npy", np.ones(3))
+    with pytest.raises(MixtureError, match=r"plan.npy cannot be read"):
+        read_schedule(tmp_path / "plan.npy", view)
+
+
+def test_the_order_of_lines_is_that_of_their_steps(view: View, tmp_path: Path) -> None:
+    lines = [{"step": step, "weights": [1, step > 0, 0]} for step in (0, 500, 250)]
+    mixer = read_schedule(written(tmp_path / "plan.jsonl", *lines), view)
+    np.testing.assert_array_equal(mixer.mixture_at(250).probabilities, [0.5, 0.5, 0])
+    assert mixer.mixture_at(500) is mixer.mixture_at(250), (
+        "nothing is renewed where nothing changes"
+    )
 
 
 def test_packed_floats_are_the_same_bits() -> None:

@@ -99,6 +99,7 @@ def test_it_recovers_the_variances(spread: tuple[float, ...]) -> None:
     counts = np.random.default_rng(1).integers(1, 9, 3200)
     _, evidence = simulated(tree, Variances(noise=2.0, spread=spread), counts, 7)
     _, found = shrink(tree, evidence)
+    assert found is not None
     assert found.noise == pytest.approx(2.0, rel=0.05)
     np.testing.assert_allclose(found.spread, spread, rtol=0.35, atol=0.05)
 
@@ -132,16 +133,24 @@ def test_a_leaf_without_observations_is_its_parent() -> None:
 
 def test_nothing_observed_is_nothing_known() -> None:
     tree, zeros = regular_tree(3, 2), np.zeros(6)
-    believed, _ = shrink(tree, Evidence(counts=zeros, means=zeros, scatter=zeros))
+    believed, variances = shrink(tree, Evidence(counts=zeros, means=zeros, scatter=zeros))
     assert all((means == 0).all() for means in believed.means)
     assert all(np.isinf(variances).all() for variances in believed.variances)
+    assert variances is None
 
 
-def test_equal_observations_are_believed_as_they_are() -> None:
-    tree, twos = regular_tree(3, 2), np.full(6, 2.0)
-    believed, variances = shrink(tree, Evidence(counts=twos, means=twos, scatter=np.zeros(6)))
-    np.testing.assert_allclose(believed.means[-1], 2.0)
-    assert np.isfinite([variances.noise, *variances.spread]).all()
+@pytest.mark.parametrize("branching", [(), (3, 2), (4, 4)])
+@pytest.mark.parametrize("count", [0.5, 2.0, 9.0])
+def test_equal_observations_are_believed_as_they_are(
+    branching: tuple[int, ...], count: float
+) -> None:
+    tree = regular_tree(*branching)
+    counts, twos = np.full(tree.sizes[-1], count), np.full(tree.sizes[-1], 2.0)
+    equal = Evidence(counts=counts, means=twos, scatter=np.zeros(tree.sizes[-1]))
+    for start in (None, Variances(noise=3.0, spread=(1.0,) * len(branching))):
+        believed, variances = shrink(tree, equal, start)
+        np.testing.assert_allclose(believed.means[-1], 2.0)
+        assert variances == start, "they say nothing of the variances"
 
 
 def test_going_on_from_earlier_variances_ends_where_a_fresh_start_does() -> None:

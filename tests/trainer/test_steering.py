@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
 from tests.trainer.ranks import become_rank, free_port, start_ranks
@@ -16,6 +17,7 @@ from trainer import Steering, SteeringConfig
 from trainer.alignment.alignment_source import AlignmentError
 from trainer.model import GPT, GPTConfig, TokenLoss
 from trainer.run.batches import to_device
+from trainer.run.config import ConfigError
 from trainer.run.distributed import joined_ranks
 from trainer.run.schedule import make_optimizer
 
@@ -155,6 +157,88 @@ def test_the_state_of_another_run_is_refused(corpus: Corpus) -> None:
         Loop(corpus, "dga").steering.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("saved", "mixer"),
+    [
+        ("natural+max_passes=8", "dga-paced"),
+        ("dga", "odm"),
+        ("dga", "dga-distributions"),
+        ("dga", "dga+shrinkage=tree"),
+        ("dga+estimator=probe", "dga+shrinkage=tree"),
+    ],
+)
+def test_the_state_of_another_kind_of_mixer_is_refused(
+    corpus: Corpus, trained_loss: TokenLoss, saved: str, mixer: str
+) -> None:
+    first, second = (
+        Steering(
+            corpus,
+            SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=name, k=6),
+            trained_loss,
+        )
+        for name in (saved, mixer)
+    )
+    with pytest.raises(StateError, match=r"state is that of .*, and this is .*cannot go on from"):
+        second.load_state_dict(first.state_dict())
+    assert second.stream.step == 0
+
+
+def test_a_mixer_that_learns_nothing_goes_on_from_any(corpus: Corpus) -> None:
+    learned, fixed = Loop(corpus, "dga"), Loop(corpus, "dga")
+    learned.run(8)
+    fixed.steering = Steering(
+        corpus,
+        SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="natural", k=6),
+        fixed.loss,
+    )
+    fixed.steering.load_state_dict(learned.steering.state_dict())
+    assert fixed.steering.stream.step == 8
+
+
+@pytest.mark.parametrize("estimator", ["difference", "exact", "probe"])
+def test_a_loss_that_cannot_be_measured_is_explained(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, estimator: Any
+) -> None:
+    loop = Loop(corpus, f"dga+estimator={estimator}+probe_every=2")
+    monkeypatch.setattr(loop.loss, "forward", lambda tokens: loop.loss.model(tokens).mean())
+    with (
+        pytest.raises(ValueError, match=r"of . samples the loss gave a tensor of shape \(\); "),
+        loop.steering.watching(2, np.arange(8)),
+    ):
+        loop.steering.after_step(6)
+    frozen = Loop(corpus, f"dga+estimator={estimator}")
+    frozen.loss.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the loss requires a gradient"):
+        frozen.steering.after_step(6)
+
+
+def test_losses_that_were_not_shown_are_asked_for(corpus: Corpus) -> None:
+    steering = Loop(corpus, "odm+update_every=2").steering
+    assert steering.after_step(1) is None
+    with pytest.raises(ValueError, match=r"has seen none .* call steering\.observe\(losses"):
+        steering.after_step(2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"estimator": "exakt"}, "estimator='exakt' must be one of difference, exact, probe"),
+        ({"shrinkage": "Tree"}, "shrinkage='Tree' must be one of none, tree"),
+        ({"gradients": "norm"}, "gradients='norm' must be one of raw, clip, cosine"),
+        ({"num_steps": 0}, "num_steps=0 must be at least 1"),
+        ({"sequences_per_domain": 0}, "sequences_per_domain=0 must be at least 1"),
+        ({"sequences_per_distribution": 0}, "sequences_per_distribution=0 must be at least 1"),
+        ({"measured_domains": 0}, "measured_domains=0 must be at least 1"),
+        ({"measured_tokens": 1}, "measured_tokens=1 must be 0 or at least 2"),
+        ({"measuring_batch": 0}, "measuring_batch=0 must be at least 1"),
+        ({"epsilon": 0.0}, "epsilon=0.0 must be positive"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SteeringConfig(**{"num_steps": 30, "batch_size": 8, **setting})
+
+
 def _steer_as_rank(
     rank: int, port: int, corpus_path: Path, mixer: str, out: Path, world_size: int
 ) -> None:
@@ -167,6 +251,22 @@ def _steer_as_rank(
         np.savez(
             out / f"rank{rank}.npz", mixtures=mixtures, drawn=loop.steering.stream.samples_drawn
         )
+
+
+def _measure_through_ddp(rank: int, port: int, corpus_path: Path) -> None:
+    become_rank(rank, 2, port)
+    with joined_ranks(CPU) as ranks:
+        corpus = open_corpus(corpus_path)
+        loss = make_model(corpus)
+        config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="dga")
+        Steering(corpus, config, loss, ranks=ranks)
+        loss.model = DistributedDataParallel(loss.model)
+        with pytest.raises(ValueError, match=r"inside, such as TokenLoss\(model\.module"):
+            Steering(corpus, config, loss, ranks=ranks)
+
+
+def test_ranks_that_would_wait_for_each_other_are_refused(corpus: Corpus) -> None:
+    start_ranks(_measure_through_ddp, free_port(), corpus.path, count=2)
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,19 @@ class Probe:
             return 0
         return int(self.ranks.gather_array(np.array([-(-len(tokens) // size)])).max())
 
+    def sample_losses(self, batch: Tensor, rows: slice) -> Tensor:
+        """Losses of the samples that a micro-batch holds in its first rows: (rows.stop - rows.start,).
+
+        ValueError for a loss that does not tell samples apart.
+        """
+        losses: Tensor = self.loss(batch)
+        if losses.shape != batch.shape[:1]:
+            raise ValueError(
+                f"of {len(batch)} samples the loss gave a tensor of shape {tuple(losses.shape)}; alignment "
+                f"takes one loss of each, of shape ({len(batch)},), as `trainer.TokenLoss` gives them."
+            )
+        return losses[: rows.stop - rows.start]
+
     def gradient(
         self,
         tokens: NDArray[Any],
@@ -257,11 +270,11 @@ class Probe:
             device=self.device,
             at_least=self.passes(tokens, size),
         ):
-            losses = self.loss(batch)
+            losses = self.sample_losses(batch, rows)
             if weights is None:
                 loss = losses.sum() / total
             else:
-                loss = losses[: rows.stop - rows.start] @ torch.from_numpy(weights[rows]).to(losses)
+                loss = losses @ torch.from_numpy(weights[rows]).to(losses)
             if sharded:
                 parts = sharded_gradient(loss, parameters)
             else:

@@ -84,7 +84,7 @@ class DifferenceEstimator:
         m, sequences, length = samples.tokens.shape
         tokens = samples.tokens.reshape(m * sequences, length)
         parts = [
-            self.probe.loss(batch)[: rows.stop - rows.start]
+            self.probe.sample_losses(batch, rows)
             for batch, rows in micro_batches(
                 tokens,
                 size=self.probe.batch_size,

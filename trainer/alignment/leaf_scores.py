@@ -1,6 +1,7 @@
 """Scores of single samples, kept per leaf with counts and recency: read at any granularity.
 
-An observation of age t steps counts 2^(-t / half_life). Three numbers per leaf, one array each.
+An observation of age t steps counts 2^(-t / half_life), and nothing after 332 half-lives. Three numbers per
+leaf, one array each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pipeline.samples.packing import packed, unpacked
 from trainer.alignment.shrinkage import Evidence
 
 _KEPT = ("counts", "sums", "squares")
+_FORGOTTEN = 1e-100
+"""What counts less is dropped: among the smallest floats fading ends, and sums lose their ratio to counts."""
 
 
 class LeafScores:
@@ -36,7 +39,8 @@ class LeafScores:
 
     def add(self, step: int, positions: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
         """Keep the finite `scores` (n,) that samples at `positions` (n,) of the corpus had at `step`."""
-        kept = 2.0 ** ((self._step - step) / self._half_life)
+        fading = 2.0 ** ((self._step - step) / self._half_life)
+        kept = np.where(self.counts * fading < _FORGOTTEN, 0.0, fading)
         self._step = step
         leaf = self._leaves.domains_at(positions)
         for array, values in (

@@ -139,8 +139,14 @@ def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks
     """What estimators look through, on the device that the model is on now.
 
     A forward pass takes as many samples as one of training. Of shorter ones it takes as many tokens, but
-    no more samples than a target gradient: missing ones would be filled up with padding.
+    no more samples than a target gradient: missing ones would be filled up with padding. Raises ValueError
+    where nothing of the model is trained.
     """
+    if not any(parameter.requires_grad for parameter in loss.parameters()):
+        raise ValueError(
+            "no parameter of the loss requires a gradient, and alignment is measured on those that do. Give "
+            "Steering the loss of the model that is trained."
+        )
     batch_size = max(1, config.batch_size // ranks.world_size)
     tokens = config.tokens_looked_at(corpus.tokens_per_sample)
     if tokens is not None:

@@ -89,7 +89,16 @@ class BatchProbe:
                 hook = _tapping(layer, z, directions)
                 handle = layer.module.register_forward_hook(hook, with_kwargs=True)
                 until_the_end.callback(handle.remove)
-            yield scored
+            try:
+                yield scored
+            except RuntimeError as error:
+                if _Tap.__name__ in str(error) and "modified inplace" in str(error):
+                    raise UnknownLayerError(
+                        "the output of a layer with trained parameters is changed in place (x += y, or "
+                        "nn.ReLU(inplace=True)), where its scores are taken. Write x = x + y, or take "
+                        "estimator='difference'."
+                    ) from error
+                raise
         found = [z if z.grad is None else z.grad for z in shares]
         if audit is not None:
             self._checked = audit.settle(found, names)

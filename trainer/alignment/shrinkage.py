@@ -75,12 +75,17 @@ class Posterior:
 
 def shrink(
     tree: Tree, evidence: Evidence, start: Variances | None = None
-) -> tuple[Posterior, Variances]:
+) -> tuple[Posterior, Variances | None]:
     """Estimate the variances and with them the posterior.
 
-    EM goes on from `start`, for instance the variances of an earlier call.
+    EM goes on from `start`, for instance the variances of an earlier call. Where the means of the leaves do
+    not differ, or nothing was observed, no node is told apart whatever the variances are: it returns `start`,
+    since EM would end in variances of 0, which no later evidence leads away from.
     """
     seen_tree, seen = _observed_part(tree, evidence)
+    if not len(seen.means) or not np.ptp(seen.means) > 0:
+        any_variances = Variances(noise=1.0, spread=(0.0,) * len(tree.parents))
+        return posterior(tree, evidence, start or any_variances), start
     variances = start or _first_variances(seen_tree, seen)
     for _ in range(_MOST_ROUNDS):
         before, variances = variances, _em_round(seen_tree, seen, variances)
@@ -97,11 +102,9 @@ def posterior(tree: Tree, evidence: Evidence, variances: Variances) -> Posterior
 def _first_variances(tree: Tree, evidence: Evidence) -> Variances:
     """Moments to start from: the scatter for σ², what is left of the means' variance for τ²."""
     counts, means, levels = evidence.counts, evidence.means, len(tree.parents)
-    total = float(means.var()) if len(means) > 1 else 0.0
+    total = float(means.var())
     freedom = float((counts - 1).clip(min=0).sum())
     noise = float(evidence.scatter.sum()) / freedom if freedom > 0.5 else total
-    if not noise + total > 0:  # all observations are equal
-        return Variances(noise=1.0, spread=(0.0,) * levels)
     noise = max(noise, 1e-6 * total)
     left = max(total - noise * float((1 / counts).mean()), 0.1 * total, 1e-6 * noise)
     return Variances(noise=noise, spread=(left / levels,) * levels)
@@ -161,8 +164,6 @@ def _observed_part(tree: Tree, evidence: Evidence) -> tuple[Tree, Evidence]:
 
 def _em_round(tree: Tree, evidence: Evidence, variances: Variances) -> Variances:
     """One step of EM: each variance becomes its expectation under the posterior."""
-    if not len(evidence.counts):
-        return variances
     upward = _upward(tree, evidence, variances)
     believed = _downward(tree, upward, variances)
     spreads = []

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class ScheduleMixer(FixedMixer):
                 f"the schedule begins at step {min(plan, default=None)}; it must say what step 0 draws from."
             )
         super().__init__(plan[0])
-        self._steps = sorted(plan)
+        steps = sorted(plan)
+        # A line that changes nothing renews nothing.
+        self._steps = steps[:1] + [now for last, now in pairwise(steps) if plan[now] != plan[last]]
         self._mixtures = [plan[step] for step in self._steps]
 
     def mixture_at(self, step: int) -> Mixture:
@@ -53,10 +56,9 @@ class ScheduleMixer(FixedMixer):
 def read_schedule(path: Path, view: View) -> ScheduleMixer:
     """Read a schedule over `view`; `MixtureError` names the line that does not fit."""
     plan: dict[int, Mixture] = {}
-    last: Mixture | None = None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise MixtureError(f"the schedule {path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, 1):
         try:
@@ -65,14 +67,12 @@ def read_schedule(path: Path, view: View) -> ScheduleMixer:
                 continue
             if _lists_a_part(record):  # the whole was packed when it last moved
                 continue
-            step, mixture = int(record["step"]), _mixture(record, view)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            plan[int(record["step"])] = _mixture(record, view)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise MixtureError(
                 f"{path}:{number} is no line of a schedule over {view.k} domains ({error}). A line is "
                 '{"step": 0, "weights": [...]}, with as many weights as --k says.'
             ) from error
-        if mixture != last:
-            plan[step] = last = mixture
     return ScheduleMixer(plan)
 
 

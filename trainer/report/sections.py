@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from trainer.report.curves import Groups, loss_chart, passes_chart, spread_chart
 from trainer.report.domains import area_chart, make_palette, sampled_differs, score_chart
 from trainer.report.names import NamesOf
@@ -114,7 +116,10 @@ def _panels(
             f"Loss on {target}'s test text. Lines are means over seeds, bands their range.",
             loss_chart(
                 groups,
-                lambda run: (run.evaluations.steps, run.evaluations.target_loss[target]),
+                lambda run: (
+                    run.evaluations.steps,
+                    run.evaluations.target_loss.get(target, np.zeros(0)),  # none before the first
+                ),
                 "target loss, nats",
                 colors,
             ),

@@ -24,8 +24,8 @@ def micro_batches(
 ) -> Iterator[tuple[Tensor, slice]]:
     """Cut tokens (n, length) into tensors (size, length) with the rows that each of them holds.
 
-    The last one is filled up with rows of padding, whose loss is 0: a compiled model then sees one
-    shape only. Batches of nothing but padding make up the number to `at_least`, for processes that have
+    The last one is filled up with rows of padding, which count for nothing: a compiled model then sees
+    one shape only. Batches of nothing but padding make up the number to `at_least`, for processes that have
     to take as many passes as the others.
     """
     for number in range(max(-(-len(tokens) // size), at_least)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline import BraidstreamError
 from trainer.health_thresholds import HealthThresholds
@@ -14,13 +15,48 @@ class ConfigError(BraidstreamError, ValueError):
     """A setting that is out of range or does not fit the others."""
 
 
+def require(settings: Any, name: str, holds: bool, rule: str) -> None:
+    """Raise `ConfigError` unless the setting `name` of `settings` keeps to its rule."""
+    if not holds:
+        raise ConfigError(f"{name}={getattr(settings, name)!r} must be {rule}.")
+
+
+def check_words(settings: Any) -> None:
+    """Raise `ConfigError` where a setting whose type lists words (`Literal`) has none of them."""
+    for name, kind in get_type_hints(type(settings)).items():
+        parts = (kind, *get_args(kind))
+        known = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        value = getattr(settings, name)
+        left_open = value is None and NoneType in parts
+        require(
+            settings, name, not known or left_open or value in known, f"one of {', '.join(known)}"
+        )
+
+
+def check_measuring(settings: Any) -> None:
+    """Raise `ConfigError` where a TrainConfig or SteeringConfig cannot measure alignment as it says."""
+    for name in (
+        "batch_size",
+        "target_batch",
+        "sequences_per_domain",
+        "sequences_per_distribution",
+        "probe_every",
+    ):
+        require(settings, name, getattr(settings, name) >= 1, "at least 1")
+    domains, tokens = settings.measured_domains, settings.measured_tokens
+    require(settings, "measured_domains", domains is None or domains >= 1, "at least 1")
+    require(settings, "measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
+    require(settings, "half_life", settings.half_life > 0, "positive")
+    require(settings, "epsilon", settings.epsilon is None or settings.epsilon > 0, "positive")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Settings of one training run. A setting of None is chosen from the others."""
 
     target: str | None = None
     """Target set that steers the mixture, or several with weights, such as recipes=0.7+medical_qa=0.3;
-    natural and uniform need none."""
+    natural, uniform, odm and schedule need none."""
     evaluate: tuple[str, ...] = ()
     """Further target sets to evaluate on; without --target and --evaluate, all of the corpus."""
     mixer: str = "importance-fading"
@@ -143,25 +179,17 @@ class TrainConfig:
     and of the optimizer's moments (FSDP2), for models that do not fit otherwise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "target_batch"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("sequences_per_domain", "sequences_per_distribution"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("log_every", "eval_every", "eval_sequences", "checkpoint_every"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("probe_every", self.probe_every >= 1, "at least 1")
-        domains, tokens = self.measured_domains, self.measured_tokens
-        self._require("measured_domains", domains is None or domains >= 1, "at least 1")
-        self._require("measured_tokens", tokens in (None, 0) or tokens >= 2, "0 or at least 2")
-        self._require("half_life", self.half_life > 0, "positive")
-        self._require("learning_rate", self.learning_rate > 0, "positive")
-        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
-        self._require("clip_norm", self.clip_norm > 0, "positive")
-        self._require("warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
-        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "positive")
-        self._check_measuring()
+        for name in ("steps", "log_every", "eval_every", "eval_sequences", "checkpoint_every"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "learning_rate", self.learning_rate > 0, "positive")
+        require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        require(self, "clip_norm", self.clip_norm > 0, "positive")
+        require(self, "warmup_steps", (self.warmup_steps or 0) >= 0, "0 or more")
+        check_words(self)
+        check_measuring(self)
+        self._check_combination()
 
-    def _check_measuring(self) -> None:
+    def _check_combination(self) -> None:
         """Refuse ways to measure that do not go together, from options and from the mixer's name."""
         named = measuring_changes(self.mixer)
         estimator = named.get("estimator", self.estimator)
@@ -193,7 +221,3 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, field by field."""
         return {**asdict(self), "evaluate": list(self.evaluate), "basis": list(self.basis)}
-
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise ConfigError(f"{name}={getattr(self, name)!r} must be {rule}.")

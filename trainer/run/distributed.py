@@ -50,9 +50,9 @@ class Ranks:
         """The sum over all ranks of an array in main memory."""
         if self.world_size == 1:
             return values
-        tensor = torch.from_numpy(values.copy())
+        tensor = torch.from_numpy(values.copy()).to(meeting_place())
         dist.all_reduce(tensor)
-        return tensor.numpy()
+        return tensor.cpu().numpy()
 
     def gather_array(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The arrays of all ranks, of one shape, as the rows of one: (world_size, *shape)."""
@@ -68,6 +68,15 @@ class Ranks:
         """Return when every rank has come here."""
         if self.world_size > 1:
             dist.barrier()
+
+
+def meeting_place() -> torch.device:
+    """Where the process group sums: main memory if it can, else GPUs, as in one of nccl alone.
+
+    Such a group is what the Hugging Face Trainer and Lightning make; `joined_ranks` makes one with both.
+    """
+    backends = dist.get_backend_config()  # such as "cpu:gloo,cuda:nccl"
+    return torch.device("cpu" if "cpu:" in backends else backends.partition(":")[0])
 
 
 class DeviceError(BraidstreamError):

@@ -43,8 +43,17 @@ class DomainLosses:
         self._count += len(domains) * self._ranks.world_size
 
     def read(self) -> NDArray[np.float64]:
-        """R (k,) over all ranks since the last reading, 0 for domains that were not drawn; starts anew."""
-        sums = self._ranks.sum_array(self._sums.cpu().numpy()) / max(1, self._count)
+        """R (k,) over all ranks since the last reading, 0 for domains that were not drawn; starts anew.
+
+        Raises ValueError when no losses were added since then.
+        """
+        if not self._count:
+            raise ValueError(
+                "the mixer learns from training losses and has seen none since its last update: call "
+                "steering.observe(losses, batch.domains) before steering.after_step, with the loss of each "
+                "sample."
+            )
+        sums = self._ranks.sum_array(self._sums.cpu().numpy()) / self._count
         self._sums.zero_()
         self._count = 0
         return sums

@@ -221,7 +221,8 @@ class Run:
         self._record_mixture(None)
 
     def _save(self) -> None:
-        steering, learner = self.steering.state_dict(), self.learner.state_dict()  # take all ranks
+        steering, learner = self.steering.state_dict(), self.learner.state_dict()
+        tally = self.tally.state_dict(self.stream.wait_seconds, self.ranks)  # these take all ranks
         if self.ranks.is_first:
             save_checkpoint(
                 self.folder.checkpoints,
@@ -234,7 +235,7 @@ class Run:
                         "steering": steering,
                         "history": self.history.state_dict(),
                         "health": self.health.state_dict(),
-                        "tally": self.tally.state_dict(self.stream.wait_seconds),
+                        "tally": tally,
                         "metrics_bytes": self.metrics.sync(),
                     },
                 ),

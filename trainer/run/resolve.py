@@ -114,11 +114,17 @@ def unused_settings(config: TrainConfig) -> list[str]:
 def learns_nothing(config: TrainConfig) -> str:
     """Why the mixer's weights stay where they begin in this run, in a sentence; empty where they do not."""
     settings = chosen_settings(config)
-    if settings.signal == "nothing" or settings.update_every < config.steps:
+    config = replace(config, **measuring_changes(config.mixer))
+    probes = settings.signal == "alignment" and config.estimator == "probe"
+    first_known = config.probe_every if probes else 0
+    last_update = (config.steps - 1) // settings.update_every * settings.update_every
+    if settings.signal == "nothing" or last_update > first_known:
         return ""
+    scored = f" from each {config.probe_every}th batch" if probes else ""
+    option = "--update-every" + (" and --probe-every" if probes else "")
     return (
-        f"{config.mixer} learns every {settings.update_every} steps, and the run has {config.steps}: its "
-        "weights stay where they begin. Train for more, or set --update-every."
+        f"{config.mixer} learns every {settings.update_every} steps{scored}, and the run has {config.steps}: "
+        f"its weights stay where they begin. Train for more, or set {option}."
     )
 
 

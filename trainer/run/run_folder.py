@@ -40,7 +40,8 @@ class RunFolder:
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
         """Raise `RunFolderError` when the folder holds a run of other settings or another corpus."""
         if not self.config_file.exists():
-            if self.metrics_file.exists() or self.checkpoints.exists():
+            # An empty checkpoints/ is that of a run that was killed just before it wrote config.json.
+            if self.metrics_file.exists() or any(self.checkpoints.glob("*")):
                 raise RunFolderError(
                     f"{self.path} holds a run without config.json; move the folder away, or choose "
                     "another --out."

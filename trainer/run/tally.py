@@ -123,10 +123,11 @@ class Tally:
             "wait_seconds": self._wait_before + wait_seconds,
         }
 
-    def state_dict(self, wait_seconds: float) -> dict[str, Any]:
-        """Everything but the open window's clock, as plain JSON types."""
+    def state_dict(self, wait_seconds: float, ranks: Ranks) -> dict[str, Any]:
+        """Everything but the open window's clock, as plain JSON types; every rank has to call it."""
+        sums = ranks.sum_array(self._sums.double().cpu().numpy())
         return {
-            "sums": self._sums.tolist(),
+            "sums": (sums / ranks.world_size).tolist(),
             "count": self._count,
             "best": self._best,
             "final": self._final,
@@ -136,7 +137,7 @@ class Tally:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state in a new session, whose clock starts now."""
+        """Continue from a saved state in a new session, whose clock starts now, on any number of ranks."""
         self._sums.copy_(torch.tensor(state["sums"]))
         self._count = int(state["count"])
         self._best, self._final = state["best"], state["final"]
