@@ -59,7 +59,8 @@ class BadInput:
         """Count a case that is skipped."""
         self.skipped += 1
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(message)
+            # The name of a column may hold half of a surrogate pair, which no file and no terminal takes.
+            self.examples.append(message.encode("utf-8", "backslashreplace").decode())
 
 
 class Columns:

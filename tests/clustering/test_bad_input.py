@@ -111,6 +111,7 @@ def broken_lines() -> Iterator[tuple[str, bytes]]:
     yield "utf-32", GOOD.decode().encode("utf-32")
     yield "half-a-surrogate", GOOD + b'{"text": "\\ud800 alone"}\n'
     yield "other-half", GOOD + b'{"text": "\\udc00"}\n'
+    yield "half-a-name", GOOD + b'{"\\ud800": 1}\n'
     yield "raw-nul", GOOD + b'{"text": "a\x00b"}\n'
     yield "nul-lines", GOOD + b"\x00" * 40 + b"\n"
     yield "control-characters", GOOD + b'{"text": "a\x01b"}\n'
