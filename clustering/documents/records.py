@@ -78,7 +78,8 @@ class Columns:
         """
         if self.text is None:
             candidates = [c for of_kind in (textual, nulls) for c in TEXT_COLUMNS if c in of_kind]
-            if not candidates and len(textual) == 1:
+            # The only column of strings, unless one is there that should hold them and does not here.
+            if not candidates and len(textual) == 1 and not set(TEXT_COLUMNS) & set(columns):
                 candidates = list(textual)
             if not candidates:
                 raise InputError(

@@ -124,6 +124,13 @@ def test_a_null_text_says_nothing_against_its_column(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.parquet") == ["c", "d"]
 
 
+def test_a_text_that_is_none_makes_no_other_column_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"text": 5, "url": "http://a/0"}, {"text": "x", "url": "http://a/1"}))
+    assert "line 1: cannot tell which column holds the text" in failure(path)
+    assert texts(path, action="skip") == ["x"]
+
+
 def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "n": [2]}), tmp_path / "a.parquet")
     assert "id, n" in failure(tmp_path / "a.parquet")
