@@ -157,6 +157,7 @@ def malformed() -> Iterator[tuple[str, Write]]:
     yield "list.parquet", raw(parquet(pa.table({"text": [["a", "b"]]})))
     yield "numbers.parquet", raw(parquet(pa.table({"text": [1, 2]})))
     yield "two.parquet", raw(parquet(pa.table({"one": ["a"], "two": ["b"]})))
+    yield "twice.parquet", raw(parquet(pa.table([["a"], ["b"]], names=["text", "text"])))
     not_text = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
     )
