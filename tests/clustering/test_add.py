@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from clustering.embedding.embedder import MINILM_HUB_NAME
 from clustering.errors import BuildError, InputError, ModelError
 from clustering.inspection.inspection import inspect_corpus
 from clustering.work.progress import Progress
+from clustering.work.stages import Workspace
 from clustering.work.work_store import LocalWork
 from pipeline import Corpus, Mixture, MixtureStream, open_corpus
 from pipeline.corpus.manifest import Manifest
@@ -272,6 +274,23 @@ def test_an_addition_that_is_stopped_leaves_the_old_version_and_goes_on_where_it
     report = added(folder, more_texts)
     assert [record.name for record in report.stages if not record.reused] == ["finish"]
     assert open_corpus(folder).manifest.version == 2
+
+
+def test_an_addition_that_waited_for_another_follows_it(
+    folder: Path, more_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one ends between the look at the corpus and the lock: its segment stays as it is."""
+    code = write_lines(tmp_path / "code.jsonl", documents_of("code", 25, seed=3))
+
+    def workspace(*args: Any, **options: Any) -> Workspace:
+        monkeypatch.undo()
+        assert added(folder, more_texts).manifest.version == 2
+        return Workspace(*args, **options)
+
+    monkeypatch.setattr("clustering.add.Workspace", workspace)
+    assert added(folder, code).manifest.version == 3
+    corpus = open_corpus(folder)
+    assert corpus.read(np.arange(corpus.num_samples)).shape == (corpus.num_samples, 32)
 
 
 def test_an_addition_stopped_while_embedding_repeats_no_finished_part(
