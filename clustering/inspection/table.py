@@ -97,7 +97,7 @@ def target_table(inspection: Inspection) -> Table:
     table.add_column("largest domains (against natural)", ratio=1)
     for target in inspection.targets:
         largest = [
-            f"#{row.domain.index} {row.share:.0%} ({row.lift:.1f}x) "
+            f"#{row.domain.index} {row.share:.0%} ({_lift(row.lift)}) "
             + ", ".join(row.domain.keywords[:KEYWORDS])
             for row in target.domains[:TARGET_ROWS]
         ]
@@ -115,6 +115,10 @@ def _table(title: str) -> Table:
     return Table(
         title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD
     )
+
+
+def _lift(lift: float | None) -> str:
+    return "empty" if lift is None else f"{lift:.1f}x"
 
 
 def _sources(domain: Domain) -> str:
