@@ -46,6 +46,7 @@ from clustering.embedding.embed_task import (
     DistillTask,
     EmbedTargetsTask,
     EmbedTask,
+    forget_embedder,
     piece_name,
     target_pieces,
 )
@@ -101,6 +102,7 @@ class BuildStages:
         self.store = work.store
         self.done: dict[str, Stage] = {}
         self._is_checked = False
+        forget_embedder()
         self.place = choose_device(config.device)
         self.choice = EmbedderChoice(
             model=config.model,

@@ -259,6 +259,11 @@ def test_a_model_saved_anew_in_its_folder_is_another_one(
     assert build(config, QUIET).nothing_to_do
     os.utime(folder / "modules.json")
     assert done_again(build(config, QUIET))[0] == "embed"
+    vectors = config.folder / ".build" / "embed" / "part-00000.arrow"
+    before = vectors.read_bytes()
+    write_model(folder, seed=1)
+    assert done_again(build(config, QUIET))[0] == "embed"
+    assert vectors.read_bytes() != before
 
 
 def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
