@@ -7,7 +7,8 @@ make the same corpus wherever they lie.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clustering.documents.input_files import InputFile, LocalFile, RemoteFile, kind_of
@@ -72,8 +73,23 @@ def _checked(pattern: str) -> str:
 
 def _matching(folder: Path, pattern: str) -> list[LocalFile]:
     """What is no folder, below one."""
-    found = (path for path in folder.glob(pattern) if not path.is_dir())
-    return [LocalFile(path=path, name=path.relative_to(folder).as_posix()) for path in found]
+    # pathlib's `**` passes over what is behind links to folders.
+    paths = _below(folder) if "**" in pattern else folder.glob(pattern)
+    files = [
+        LocalFile(path=path, name=path.relative_to(folder).as_posix())
+        for path in paths
+        if not path.is_dir()
+    ]
+    return [file for file in files if matches(file.name, pattern)]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, links to folders included, but none that holds itself."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        above = {path.resolve() for path in (here, *here.parents)}
+        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        yield from (here / name for name in names)
 
 
 def _remote_files(corpus: str) -> Sequence[InputFile]:

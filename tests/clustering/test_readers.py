@@ -200,6 +200,16 @@ def test_find_inputs(tmp_path: Path) -> None:
     assert [f.name for f in find_inputs(str(tmp_path / "b.jsonl"))] == ["b.jsonl"]
 
 
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "a.jsonl").write_bytes(TWO)
+    (tmp_path / "disk" / "deep" / "back").symlink_to(tmp_path / "disk")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "link").symlink_to(tmp_path / "disk")
+    for corpus in (tmp_path / "texts", tmp_path / "texts" / "**" / "*.jsonl"):
+        assert [file.name for file in find_inputs(str(corpus))] == ["link/deep/a.jsonl"]
+
+
 @pytest.mark.parametrize("corpus", ["missing", "missing/*.jsonl", "d.csv"])
 def test_nothing_to_read(tmp_path: Path, corpus: str) -> None:
     (tmp_path / "d.csv").write_text("x")
