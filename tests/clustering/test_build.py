@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -413,6 +415,27 @@ def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -
     )
     assert report.skipped_input == 1
     assert "line 41" in report.examples_of_skipped[0]
+
+
+def test_what_does_not_fit_the_memory_lies_in_the_work(
+    build_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run empties that; the system's folder may be memory, and keeps what a killed build leaves."""
+    model, more = write_model(tmp_path / "model"), tmp_path / "more.jsonl"
+    config = replace(build_config, out=tmp_path / "out", model=str(model))
+    places = []
+
+    class Watched(tempfile.TemporaryDirectory[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            places.append(Path(self.name))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Watched)
+    build(config, QUIET)
+    write_lines(more, documents_of("law", 10, seed=7))
+    add(AddConfig(corpus=str(config.out), texts=(str(more),), model=str(model)), QUIET)
+    assert places
+    assert all(place.is_relative_to(config.folder / ".build") for place in places)
 
 
 def test_a_tiny_corpus_without_heldout(build_config: BuildConfig, tmp_path: Path) -> None:
