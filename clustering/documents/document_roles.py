@@ -106,8 +106,8 @@ def assign_roles(
         if candidates == count:
             raise BuildError(
                 f"no document is left for the corpus: of {candidates + in_targets:,} unique documents, "
-                f"{in_targets:,} are in a target set and {count:,} are held out. Give more text, or other "
-                "targets."
+                f"{in_targets:,} are in a target set and {count:,} are held out. Give more text, other "
+                "targets, or a smaller --heldout-share."
             )
         role[heldout] = HELDOUT
         store.publish_array(ROLE, role)
