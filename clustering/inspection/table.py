@@ -1,6 +1,8 @@
-"""The inspection of a corpus in a terminal."""
+"""The inspection of a corpus in a terminal. Documents are foreign text, which must not steer it."""
 
 from __future__ import annotations
+
+import re
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -13,6 +15,7 @@ from clustering.inspection.domain_facts import Domain, Inspection, Layer
 EXAMPLE_CHARACTERS = 200
 KEYWORDS = 6
 TARGET_ROWS = 3
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def print_inspection(inspection: Inspection, layer: Layer, *, rows: int) -> None:
@@ -122,10 +125,11 @@ def _lift(lift: float | None) -> str:
 
 
 def _sources(domain: Domain) -> str:
-    return ", ".join(f"{source.name} {source.share:.0%}" for source in domain.sources[:2])
+    named = ", ".join(f"{source.name} {source.share:.0%}" for source in domain.sources[:2])
+    return _CONTROLS.sub(" ", named)
 
 
 def _first_words(domain: Domain) -> str:
     if not domain.examples:
         return ""
-    return " ".join(domain.examples[0].text.split())[:EXAMPLE_CHARACTERS]
+    return " ".join(_CONTROLS.sub(" ", domain.examples[0].text).split())[:EXAMPLE_CHARACTERS]

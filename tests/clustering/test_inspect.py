@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from clustering.errors import BuildError
 from clustering.inspect_command import main
 from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import compact, page_data, render_page
-from clustering.inspection.table import print_inspection
+from clustering.inspection.table import domain_table, print_inspection
 from pipeline import Corpus, CorpusError, open_corpus
 from pipeline.corpus.manifest import Manifest, file_entry
 from pipeline.stores.object_store import ObjectStore
@@ -136,6 +137,21 @@ def test_a_domain_without_samples_has_no_share_to_be_compared_with(
     print_inspection(inspection, inspection.finest, rows=8)
     assert "#3 10% (empty) butter" in capsys.readouterr().out
     assert "<span>10%</span><span>empty</span>" in render_page(inspection)
+
+
+def test_a_document_does_not_steer_the_terminal(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer = inspect_corpus(corpus).finest
+    first = layer.domains[0]
+    example = dataclasses.replace(first.examples[0], text="\x1b]0;title\x07 \x9b31m red\n")
+    source = dataclasses.replace(first.sources[0], name="a\x1b[2J.jsonl")
+    domain = dataclasses.replace(first, examples=(example,), sources=(source,))
+    console = Console(width=120)
+    console.print(domain_table(dataclasses.replace(layer, domains=(domain,)), rows=1))
+    shown = capsys.readouterr().out
+    assert "]0;title 31m red" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
 
 
 def test_a_layer_too_fine_to_read_is_summarized(
