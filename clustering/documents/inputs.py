@@ -105,13 +105,17 @@ def _remote_files(corpus: str) -> Sequence[InputFile]:
         store = ObjectStore(f"{scheme}://{'/'.join(folder)}")
         facts = store.find(last)
         if facts is not None:
-            return [RemoteFile(store=store, name=last, size=facts.bytes)]
+            return [RemoteFile(store=store, name=last, size=facts.bytes, mark=facts.mark)]
     return [f for f in _objects(address) if not _is_hidden(f.name)]
 
 
 def _objects(address: str) -> list[RemoteFile]:
     store = ObjectStore(address)
-    return [RemoteFile(store=store, name=name, size=size) for name, size in store.list()]
+    marks = store.marks()
+    return [
+        RemoteFile(store=store, name=name, size=size, mark=marks.get(name, ""))
+        for name, size in store.list()
+    ]
 
 
 def _is_hidden(name: str) -> bool:

@@ -243,3 +243,14 @@ def test_a_build_from_a_bucket_is_the_build_from_a_folder(
     ]
     assert [(report.documents, report.known) for report in reports] == [(20, 0), (20, 0)]
     assert len({report.manifest.fingerprint for report in reports}) == 1
+
+
+def test_an_object_that_was_written_anew_is_another_one(s3: StoreServer, new_prefix: str) -> None:
+    address = s3.address(new_prefix)
+    identities = []
+    for text in ("one", "two", "two"):
+        ObjectStore(address).write("a.jsonl", json.dumps({"text": text}).encode())
+        found = [find_inputs(place)[0] for place in (address, f"{address}/a.jsonl")]
+        identities.append([file.identity for file in found])
+    assert identities[0][0] == identities[0][1]
+    assert identities[0] != identities[1] == identities[2]
