@@ -81,11 +81,16 @@ from pipeline.corpus.manifest import (
 )
 from pipeline.errors import CorpusError
 from pipeline.stores.address import is_address
+from pipeline.stores.object_store import ObjectStore
 
 
-def foreign_identity(file: ForeignFile) -> Sequence[Any]:
-    """What changes when a file of vectors does, where that can be told without reading it."""
-    return LocalFile(path=Path(file.store.address) / file.name, name=file.name).identity
+def foreign_identities(files: Sequence[ForeignFile]) -> list[Sequence[Any]]:
+    """What changes when one of the files of vectors does, which lie in one place."""
+    address = files[0].store.address
+    if is_address(address):
+        marks = ObjectStore(address).marks()
+        return [[file.name, marks.get(file.name, "")] for file in files]
+    return [LocalFile(path=Path(address) / file.name, name=file.name).identity for file in files]
 
 
 def folder_identity(folder: Path) -> list[Sequence[Any]]:
@@ -317,7 +322,7 @@ class BuildStages:
             depends_on["model_files"] = folder_identity(Path(self.choice.model))
         if self.config.embeddings is not None:
             foreign = find_foreign(self.config.embeddings)
-            depends_on["embeddings"] = [foreign_identity(file) for file in foreign]
+            depends_on["embeddings"] = foreign_identities(foreign)
         total = self._fact("dedupe", "remain")
         with self._stage("embed", depends_on, total=total) as stage:
             if stage.todo and self.config.embeddings is not None:

@@ -29,6 +29,7 @@ from clustering.config import BuildConfig, TargetSource
 from clustering.documents.input_files import LocalFile
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
+from clustering.embedding.embedding_parts import publish_vectors
 from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.stages import Workspace
@@ -320,6 +321,19 @@ def test_embeddings_of_another_build_give_the_same_corpus(
     wrong = replace(config, out=tmp_path / "wrong", model="static")
     with pytest.raises(ModelError, match=r"vectors of 384 numbers, but --model static"):
         build(wrong, QUIET)
+
+
+def test_vectors_in_a_bucket_that_were_made_anew_are_others(
+    s3: StoreServer, new_prefix: str, tmp_path: Path
+) -> None:
+    store = open_work(s3.address(new_prefix))
+    texts = write_lines(tmp_path / "a.jsonl", documents_of("law", 8))
+    config = BuildConfig(corpus=str(texts), out=tmp_path / "out", embeddings=s3.address(new_prefix))
+    for seed, repeats in ((0, "read"), (1, "embed")):
+        vectors = np.random.default_rng(seed).normal(size=(8, 4))
+        publish_vectors(store, "a.arrow", [f"a.jsonl:{row}" for row in range(1, 9)], vectors)
+        assert done_again(build(config, QUIET))[0] == repeats
+        assert build(config, QUIET).nothing_to_do
 
 
 def test_work_in_an_object_store_gives_the_same_corpus(
