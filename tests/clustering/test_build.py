@@ -548,6 +548,9 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
     )
     with pytest.raises(BuildError, match="train part of target 't'"):
         build(config, QUIET)
+    path.write_text('{"words": 1}\n{"words": 2}\n')
+    with pytest.raises(BuildError, match="0 read, all of them empty or seen before, and 2 skipped"):
+        build(replace(config, on_bad_input="skip"), QUIET)
 
 
 @pytest.mark.parametrize(
