@@ -336,7 +336,7 @@ class BuildStages:
             elif stage.todo:
                 self._say_where_it_embeds()
                 task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
-                stage.run(task, self._per_part(lambda part: part_name("embed", part)), self._kept)
+                stage.run(task, self._per_part(part_name), self._kept)
             if stage.todo:
                 stage.facts["embedder"] = self.choice.recorded_name
 

@@ -70,7 +70,7 @@ class EmbedTask:
             vectors.append(embedder.embed(texts[begin : begin + size]))
             yield len(vectors[-1])
         ids = [names[row] for row in kept]
-        publish_vectors(self.store, part_name("embed", unit), ids, np.concatenate(vectors))
+        publish_vectors(self.store, part_name(unit), ids, np.concatenate(vectors))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
