@@ -126,14 +126,17 @@ class BuildStages:
         Raises:
             InputError: No others are there.
         """
-        places = (self.config.folder, self.config.work_place)
+        places = (self.config.folder, self.config.work_place, self.config.address)
         folders = [place.resolve() for place in places if isinstance(place, Path)]
+        prefixes = tuple(f"{place}/" for place in places if isinstance(place, str))
+
+        def is_ours(place: str) -> bool:
+            if is_address(place):
+                return place.startswith(prefixes)
+            return any(map(Path(place).is_relative_to, folders))
+
         files = find_inputs(texts)
-        others = [
-            file
-            for file in files
-            if is_address(file.place) or not any(map(Path(file.place).is_relative_to, folders))
-        ]
+        others = [file for file in files if not is_ours(file.place)]
         if not others:
             raise InputError(
                 f"{texts!r}: {files[0].place!r} and whatever else is there lies in the corpus folder or its "
