@@ -305,7 +305,7 @@ def _tar_record(sample: dict[str, Any], where: str, bad: BadInput) -> dict[str, 
                 parsed = json.loads(value)
                 record.update(parsed if isinstance(parsed, dict) else {})
             else:
-                record[name] = value.decode("utf-8")
+                record[name] = value.decode("utf-8-sig")
         except UnicodeDecodeError:
             record[name] = value  # an image or the like: not text, and nobody has asked for it yet
         except (ValueError, RecursionError) as error:

@@ -91,6 +91,15 @@ def test_plain_text_is_one_document(tmp_path: Path) -> None:
     assert texts(tmp_path / "b.txt.gz") == ["Body"]
 
 
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
+    marked = b"\xef\xbb\xbfBody"
+    (tmp_path / "a.txt").write_bytes(marked)
+    (tmp_path / "b.tar").write_bytes(tar_of({"a.txt": marked}))
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + lines({"text": "Body"}))
+    for name in ("a.txt", "b.tar", "c.jsonl"):
+        assert texts(tmp_path / name) == ["Body"]
+
+
 def test_rows_are_lines_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n\n{"text": "b"}\n')
     assert [document.row for document in read(tmp_path / "a.jsonl")] == [1, 3]
