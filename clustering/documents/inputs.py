@@ -84,12 +84,16 @@ def _matching(folder: Path, pattern: str) -> list[LocalFile]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it, links to folders included, but none that holds itself."""
+    """The files of a folder and of those in it, links to folders included, but none that leads back."""
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
-        above = {path.resolve() for path in (here, *here.parents)}
-        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        folders[:] = [name for name in folders if not _leads_back(here / name)]
         yield from (here / name for name in names)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it is in."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _remote_files(corpus: str) -> Sequence[InputFile]:
