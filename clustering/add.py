@@ -89,6 +89,7 @@ def add(
     engine = engine or chosen_engine(config)
     work = Workspace(build.folder / ADD_FOLDER, build.progress, engine=engine)
     with build.locked(), work.locked():
+        corpus = open_corpus(config.corpus)  # another addition may have ended since
         stages = AddStages(config, corpus, work)
         manifest = stages.run()
         report = AddReport(

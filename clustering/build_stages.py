@@ -46,6 +46,7 @@ from clustering.embedding.embed_task import (
     DistillTask,
     EmbedTargetsTask,
     EmbedTask,
+    forget_embedder,
     piece_name,
     target_pieces,
 )
@@ -80,11 +81,16 @@ from pipeline.corpus.manifest import (
 )
 from pipeline.errors import CorpusError
 from pipeline.stores.address import is_address
+from pipeline.stores.object_store import ObjectStore
 
 
-def foreign_identity(file: ForeignFile) -> Sequence[Any]:
-    """What changes when a file of vectors does, where that can be told without reading it."""
-    return LocalFile(path=Path(file.store.address) / file.name, name=file.name).identity
+def foreign_identities(files: Sequence[ForeignFile]) -> list[Sequence[Any]]:
+    """What changes when one of the files of vectors does, which lie in one place."""
+    address = files[0].store.address
+    if is_address(address):
+        marks = ObjectStore(address).marks()
+        return [[file.name, marks.get(file.name, "")] for file in files]
+    return [LocalFile(path=Path(address) / file.name, name=file.name).identity for file in files]
 
 
 def folder_identity(folder: Path) -> list[Sequence[Any]]:
@@ -101,6 +107,7 @@ class BuildStages:
         self.store = work.store
         self.done: dict[str, Stage] = {}
         self._is_checked = False
+        forget_embedder()
         self.place = choose_device(config.device)
         self.choice = EmbedderChoice(
             model=config.model,
@@ -119,14 +126,17 @@ class BuildStages:
         Raises:
             InputError: No others are there.
         """
-        places = (self.config.folder, self.config.work_place)
+        places = (self.config.folder, self.config.work_place, self.config.address)
         folders = [place.resolve() for place in places if isinstance(place, Path)]
+        prefixes = tuple(f"{place}/" for place in places if isinstance(place, str))
+
+        def is_ours(place: str) -> bool:
+            if is_address(place):
+                return place.startswith(prefixes)
+            return any(map(Path(place).is_relative_to, folders))
+
         files = find_inputs(texts)
-        others = [
-            file
-            for file in files
-            if is_address(file.place) or not any(map(Path(file.place).is_relative_to, folders))
-        ]
+        others = [file for file in files if not is_ours(file.place)]
         if not others:
             raise InputError(
                 f"{texts!r}: {files[0].place!r} and whatever else is there lies in the corpus folder or its "
@@ -315,7 +325,7 @@ class BuildStages:
             depends_on["model_files"] = folder_identity(Path(self.choice.model))
         if self.config.embeddings is not None:
             foreign = find_foreign(self.config.embeddings)
-            depends_on["embeddings"] = [foreign_identity(file) for file in foreign]
+            depends_on["embeddings"] = foreign_identities(foreign)
         total = self._fact("dedupe", "remain")
         with self._stage("embed", depends_on, total=total) as stage:
             if stage.todo and self.config.embeddings is not None:
@@ -329,7 +339,7 @@ class BuildStages:
             elif stage.todo:
                 self._say_where_it_embeds()
                 task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
-                stage.run(task, self._per_part(lambda part: part_name("embed", part)), self._kept)
+                stage.run(task, self._per_part(part_name), self._kept)
             if stage.todo:
                 stage.facts["embedder"] = self.choice.recorded_name
 

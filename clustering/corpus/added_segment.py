@@ -51,7 +51,8 @@ def write_segment(
     digests = (
         documents.digests(part)[roles.corpus(part), 0] for part in range(documents.num_parts)
     )
-    write_digests(folder / DIGESTS_FILE, digests)
+    with store.scratch() as scratch:
+        write_digests(folder / DIGESTS_FILE, digests, scratch)
     tables = [store.table(documents_name(unit)) for unit in range(num_units)]
     provenance = write_provenance(folder, tables, documents.source_names)
 

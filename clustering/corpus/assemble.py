@@ -168,6 +168,7 @@ def _baseline(
             ),
             distances=(store.table(assigned_name(part))["distance"].to_numpy() for part in parts),
             static_model=_static_model(store, scratch) if provenance.has_static_model else None,
+            scratch=scratch,
         )
 
 

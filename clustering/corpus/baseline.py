@@ -10,7 +10,6 @@ An addition leaves digests of its own in its segment.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ def write_baseline(
     digests: Iterable[NDArray[np.uint64]],
     distances: Iterable[NDArray[np.float32]],
     static_model: Path | None,
+    scratch: Path,
 ) -> tuple[FileEntry, ...]:
     """Write the files above into the folder `corpus` and describe them.
 
@@ -46,8 +46,9 @@ def write_baseline(
         digests: The first 8 bytes of the digest of every text as numbers, in any portions and order.
         distances: Cosine distances of the corpus's documents to their leaves' centroids, likewise.
         static_model: Folder of the model that was distilled for this corpus; None for any other model.
+        scratch: A folder that is removed afterwards.
     """
-    write_digests(corpus / DIGESTS_FILE, digests)
+    write_digests(corpus / DIGESTS_FILE, digests, scratch)
     np.save(corpus / DISTANCES_FILE, distance_counts(distances))
     entries = [file_entry(corpus, DIGESTS_FILE), file_entry(corpus, DISTANCES_FILE)]
     shutil.rmtree(corpus / EMBEDDER_FOLDER, ignore_errors=True)
@@ -59,21 +60,20 @@ def write_baseline(
     return tuple(entries)
 
 
-def write_digests(path: Path, digests: Iterable[NDArray[np.uint64]]) -> None:
-    """Write the digests, sorted on disk: there may be more than fit the memory."""
+def write_digests(path: Path, digests: Iterable[NDArray[np.uint64]], scratch: Path) -> None:
+    """Write the digests, sorted on disk, in the folder `scratch`: there may be more than fit the memory."""
     count = 0
-    with tempfile.TemporaryDirectory(prefix="braidstream-") as scratch:
-        ascending = ExternalSort(Path(scratch) / "digests", _RECORD, memory_bytes=_SORT_BYTES)
-        for portion in digests:
-            ascending.add(np.ascontiguousarray(portion).view(_RECORD))
-            count += len(portion)
-        npy: Any = np.lib.format
-        written = npy.open_memmap(path, mode="w+", dtype=np.uint64, shape=(count,))
-        begin = 0
-        for chunk in ascending.chunks():
-            written[begin : begin + len(chunk)] = chunk["digest"]
-            begin += len(chunk)
-        written.flush()
+    ascending = ExternalSort(scratch / "digests", _RECORD, memory_bytes=_SORT_BYTES)
+    for portion in digests:
+        ascending.add(np.ascontiguousarray(portion).view(_RECORD))
+        count += len(portion)
+    npy: Any = np.lib.format
+    written = npy.open_memmap(path, mode="w+", dtype=np.uint64, shape=(count,))
+    begin = 0
+    for chunk in ascending.chunks():
+        written[begin : begin + len(chunk)] = chunk["digest"]
+        begin += len(chunk)
+    written.flush()
 
 
 def read_digests(corpus: Path, manifest: Manifest) -> Iterator[NDArray[np.uint64]]:

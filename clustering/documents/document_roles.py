@@ -9,9 +9,7 @@ costs the embeddings, which are by far the dearest part of a build.
 
 from __future__ import annotations
 
-import tempfile
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,9 +83,9 @@ def assign_roles(
     known = {row.tobytes() for row in target_digests}
     drawn = DocumentRoles(store, documents.part_offsets)
     smallest = SmallestKeys(MAX_HELDOUT_DOCUMENTS)
-    with tempfile.TemporaryDirectory(prefix="braidstream-") as scratch:
+    with store.scratch() as scratch:
         role = np.memmap(
-            Path(scratch) / "role.bin", dtype=np.uint8, mode="w+", shape=(max(1, len(documents)),)
+            scratch / "role.bin", dtype=np.uint8, mode="w+", shape=(max(1, len(documents)),)
         )[: len(documents)]
         candidates = in_targets = 0
         for part in range(documents.num_parts):
@@ -108,8 +106,8 @@ def assign_roles(
         if candidates == count:
             raise BuildError(
                 f"no document is left for the corpus: of {candidates + in_targets:,} unique documents, "
-                f"{in_targets:,} are in a target set and {count:,} are held out. Give more text, or other "
-                "targets."
+                f"{in_targets:,} are in a target set and {count:,} are held out. Give more text, other "
+                "targets, or a smaller --heldout-share."
             )
         role[heldout] = HELDOUT
         store.publish_array(ROLE, role)

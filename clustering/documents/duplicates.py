@@ -6,7 +6,6 @@ dedupe/copies.npy    uint32 (n,): how often the text of a document occurs; 0 for
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ def find_duplicates(
     store: WorkStore, documents: DocumentParts, *, max_documents: int | None, seed: int
 ) -> dict[str, int]:
     """Publish `COPIES`; returns how many documents are `duplicates` and how many `remain`."""
-    with tempfile.TemporaryDirectory(prefix="braidstream-") as scratch:
-        folder = Path(scratch)
+    with store.scratch() as folder:
         # A file, not memory: 4 bytes for every document there is.
         copies = np.memmap(
             folder / "copies.bin", dtype=np.uint32, mode="w+", shape=(max(1, len(documents)),)

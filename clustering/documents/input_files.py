@@ -94,6 +94,8 @@ class RemoteFile:
     """See `InputFile`."""
     size: int
     """See `InputFile`."""
+    mark: str = ""
+    """What changes when the object does; nobody asks where another process found it."""
 
     @property
     def place(self) -> str:
@@ -102,8 +104,8 @@ class RemoteFile:
 
     @property
     def identity(self) -> Sequence[Any]:
-        """Name and bytes, which is what a listing says."""
-        return [self.name, self.size]
+        """Name, bytes, etag or time of change."""
+        return [self.name, self.size, self.mark]
 
     def is_regular(self) -> bool:
         """See `InputFile`."""

@@ -7,7 +7,8 @@ make the same corpus wherever they lie.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clustering.documents.input_files import InputFile, LocalFile, RemoteFile, kind_of
@@ -72,8 +73,27 @@ def _checked(pattern: str) -> str:
 
 def _matching(folder: Path, pattern: str) -> list[LocalFile]:
     """What is no folder, below one."""
-    found = (path for path in folder.glob(pattern) if not path.is_dir())
-    return [LocalFile(path=path, name=path.relative_to(folder).as_posix()) for path in found]
+    # pathlib's `**` passes over what is behind links to folders.
+    paths = _below(folder) if "**" in pattern else folder.glob(pattern)
+    files = [
+        LocalFile(path=path, name=path.relative_to(folder).as_posix())
+        for path in paths
+        if not path.is_dir()
+    ]
+    return [file for file in files if matches(file.name, pattern)]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, links to folders included, but none that leads back."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        folders[:] = [name for name in folders if not _leads_back(here / name)]
+        yield from (here / name for name in names)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it is in."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _remote_files(corpus: str) -> Sequence[InputFile]:
@@ -89,13 +109,17 @@ def _remote_files(corpus: str) -> Sequence[InputFile]:
         store = ObjectStore(f"{scheme}://{'/'.join(folder)}")
         facts = store.find(last)
         if facts is not None:
-            return [RemoteFile(store=store, name=last, size=facts.bytes)]
+            return [RemoteFile(store=store, name=last, size=facts.bytes, mark=facts.mark)]
     return [f for f in _objects(address) if not _is_hidden(f.name)]
 
 
 def _objects(address: str) -> list[RemoteFile]:
     store = ObjectStore(address)
-    return [RemoteFile(store=store, name=name, size=size) for name, size in store.list()]
+    marks = store.marks()
+    return [
+        RemoteFile(store=store, name=name, size=size, mark=marks.get(name, ""))
+        for name, size in store.list()
+    ]
 
 
 def _is_hidden(name: str) -> bool:

@@ -163,12 +163,18 @@ def _read_parquet(file: InputFile, columns: Columns, bad: BadInput) -> Iterator[
             textual = [f.name for f in schema if _holds_strings(f.type)]
             nulls = [f.name for f in schema if pa.types.is_null(f.type)]
             name = columns.choose(schema.names, textual, nulls)
+            wanted = [name] if columns.identity is None else [name, columns.identity]
+            for asked in wanted:
+                if schema.names.count(asked) > 1:
+                    raise InputError(
+                        f"{file.name}: has more than one column {asked!r}; which one is meant cannot be "
+                        "told. Write the file with names that tell them apart."
+                    )
             if name not in (*textual, *nulls):
                 raise InputError(
                     f"{file.name}: column {name!r} is of type {schema.field(name).type}; the text "
                     f"column must hold strings. Columns that do: {', '.join(textual) or '(none)'}."
                 )
-            wanted = [name] if columns.identity is None else [name, columns.identity]
             for batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
                 for place, length in enumerate(_byte_lengths(batch.column(name))):
                     row += 1
@@ -299,7 +305,7 @@ def _tar_record(sample: dict[str, Any], where: str, bad: BadInput) -> dict[str, 
                 parsed = json.loads(value)
                 record.update(parsed if isinstance(parsed, dict) else {})
             else:
-                record[name] = value.decode("utf-8")
+                record[name] = value.decode("utf-8-sig")
         except UnicodeDecodeError:
             record[name] = value  # an image or the like: not text, and nobody has asked for it yet
         except (ValueError, RecursionError) as error:

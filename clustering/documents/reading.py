@@ -169,13 +169,13 @@ def _cut(documents: Iterator[dict[str, Any]], options: ReadOptions) -> Iterator[
         fields.append(("id", pa.string()))
     schema = pa.schema(fields)
     held: list[dict[str, Any]] = []
-    held_characters = 0
+    held_bytes = 0
     for document in documents:
         held.append(document)
-        held_characters += len(document["text"])
-        if len(held) >= options.part_documents or held_characters >= PART_BYTES:
+        held_bytes += len(document["text"].encode())
+        if len(held) >= options.part_documents or held_bytes >= PART_BYTES:
             yield pa.Table.from_pylist(held, schema)
-            held, held_characters = [], 0
+            held, held_bytes = [], 0
     if held:
         yield pa.Table.from_pylist(held, schema)
 

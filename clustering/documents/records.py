@@ -59,7 +59,8 @@ class BadInput:
         """Count a case that is skipped."""
         self.skipped += 1
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(message)
+            # The name of a column may hold half of a surrogate pair, which no file and no terminal takes.
+            self.examples.append(message.encode("utf-8", "backslashreplace").decode())
 
 
 class Columns:
@@ -77,7 +78,8 @@ class Columns:
         """
         if self.text is None:
             candidates = [c for of_kind in (textual, nulls) for c in TEXT_COLUMNS if c in of_kind]
-            if not candidates and len(textual) == 1:
+            # The only column of strings, unless one is there that should hold them and does not here.
+            if not candidates and len(textual) == 1 and not set(TEXT_COLUMNS) & set(columns):
                 candidates = list(textual)
             if not candidates:
                 raise InputError(

@@ -78,7 +78,7 @@ def read_targets(
         for part, files in (("train", target.train), ("test", target.test)):
             if files is None:
                 continue
-            read, kept = 0, []
+            read, kept, skipped = 0, [], bad.skipped
             for text in _texts(files, text_column, bad):
                 read += 1
                 if read % ADVANCE_DOCUMENTS == 0:
@@ -91,8 +91,8 @@ def read_targets(
             if not kept:
                 raise BuildError(
                     f"the {part} part of target {target.name!r} ({files}) has no document that counts: "
-                    f"{read:,} read, all of them empty or seen before. A target set needs text; check the "
-                    "file."
+                    f"{read:,} read, all of them empty or seen before, and {bad.skipped - skipped:,} "
+                    "skipped. A target set needs text; check the file."
                 )
             _publish(store, _table(target.name, part), kept)
             counts[target.name][part] = len(kept)

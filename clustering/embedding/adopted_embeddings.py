@@ -64,7 +64,7 @@ class CorpusDocuments:
 
     def name(self, part: int) -> str:
         """See `Wanted`."""
-        return part_name("embed", part)
+        return part_name(part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

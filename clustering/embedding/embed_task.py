@@ -70,7 +70,7 @@ class EmbedTask:
             vectors.append(embedder.embed(texts[begin : begin + size]))
             yield len(vectors[-1])
         ids = [names[row] for row in kept]
-        publish_vectors(self.store, part_name("embed", unit), ids, np.concatenate(vectors))
+        publish_vectors(self.store, part_name(unit), ids, np.concatenate(vectors))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +155,6 @@ def prepare_static(store: WorkStore, choice: EmbedderChoice, place: str) -> None
         kept = roles.kept(part)
         keys = keyed(documents.digests(part)[kept, 0], seed=0, purpose="static model")
         sample.add(keys, documents.part_offsets[part] + kept)
-    _stored_embedder.cache_clear()  # an earlier build in the same place had another
     with store.scratch() as scratch, _one_thread():
         folder = scratch / STATIC_MODEL
         texts = documents.texts(np.sort(sample.documents()))
@@ -174,6 +173,11 @@ def stored_embedder(store: WorkStore, choice: EmbedderChoice, place: str) -> Emb
         ModelError: The model, or a package it needs, is not here; says what to install or pass.
     """
     return _stored_embedder(store.address, choice, place)
+
+
+def forget_embedder() -> None:
+    """Load the model anew when it is needed next: an earlier build in this process may have had another."""
+    _stored_embedder.cache_clear()
 
 
 @lru_cache(maxsize=1)

@@ -22,9 +22,9 @@ from clustering.documents.document_roles import DocumentRoles
 from clustering.work.work_store import WorkStore
 
 
-def part_name(prefix: str, part: int) -> str:
+def part_name(part: int) -> str:
     """Name of a part's vectors in the work store."""
-    return f"{prefix}/part-{part:05}.arrow"
+    return f"embed/part-{part:05}.arrow"
 
 
 def publish_vectors(
@@ -40,35 +40,19 @@ def publish_vectors(
 
 
 class EmbeddingParts:
-    """Read access to the vectors of the kept documents.
+    """Read access to the vectors of the kept documents in a work store."""
 
-    Args:
-        store: The work store.
-        prefix: Where the vectors are.
-    """
-
-    def __init__(self, store: WorkStore, *, prefix: str = "embed") -> None:
+    def __init__(self, store: WorkStore) -> None:
         self._store = store
-        self._prefix = prefix
-
-    @property
-    def num_parts(self) -> int:
-        """Parts that are there."""
-        return len(self._names)
 
     @cached_property
     def dimensions(self) -> int:
         """Numbers of a vector."""
         return int(self.part(0).shape[1])
 
-    @cached_property
-    def _names(self) -> list[str]:
-        names = self._store.names(f"{self._prefix}/")
-        return [name for name in names if name.endswith(".arrow")]
-
     def part(self, part: int) -> NDArray[np.float16]:
         """Vectors of the kept documents of a part: float16 (n, dim); mapped when the store is local."""
-        column = self._store.table(part_name(self._prefix, part))["vector"]
+        column = self._store.table(part_name(part))["vector"]
         whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         vectors: NDArray[np.float16] = whole.flatten().to_numpy()
         return vectors.reshape(-1, column.type.list_size)

@@ -103,8 +103,8 @@ class TargetDomain:
 
     domain: Domain
     share: float
-    lift: float
-    """Share of the target over the domain's share of the corpus."""
+    lift: float | None
+    """Share of the target over the domain's share of the corpus; None of a domain without samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

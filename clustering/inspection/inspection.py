@@ -184,7 +184,9 @@ def _targets(corpus: Corpus, view: View, layer: Layer) -> tuple[Target, ...]:
                     TargetDomain(
                         domain=layer.domains[i],
                         share=float(histogram[i]),
-                        lift=float(histogram[i] / max(layer.domains[i].share, 1e-12)),
+                        lift=float(histogram[i] / layer.domains[i].share)
+                        if layer.domains[i].samples
+                        else None,
                     )
                     for i in largest
                     if histogram[i] >= SMALLEST_TARGET_SHARE

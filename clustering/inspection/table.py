@@ -1,6 +1,8 @@
-"""The inspection of a corpus in a terminal."""
+"""The inspection of a corpus in a terminal. Documents are foreign text, which must not steer it."""
 
 from __future__ import annotations
+
+import re
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -13,6 +15,7 @@ from clustering.inspection.domain_facts import Domain, Inspection, Layer
 EXAMPLE_CHARACTERS = 200
 KEYWORDS = 6
 TARGET_ROWS = 3
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def print_inspection(inspection: Inspection, layer: Layer, *, rows: int) -> None:
@@ -97,7 +100,7 @@ def target_table(inspection: Inspection) -> Table:
     table.add_column("largest domains (against natural)", ratio=1)
     for target in inspection.targets:
         largest = [
-            f"#{row.domain.index} {row.share:.0%} ({row.lift:.1f}x) "
+            f"#{row.domain.index} {row.share:.0%} ({_lift(row.lift)}) "
             + ", ".join(row.domain.keywords[:KEYWORDS])
             for row in target.domains[:TARGET_ROWS]
         ]
@@ -117,11 +120,16 @@ def _table(title: str) -> Table:
     )
 
 
+def _lift(lift: float | None) -> str:
+    return "empty" if lift is None else f"{lift:.1f}x"
+
+
 def _sources(domain: Domain) -> str:
-    return ", ".join(f"{source.name} {source.share:.0%}" for source in domain.sources[:2])
+    named = ", ".join(f"{source.name} {source.share:.0%}" for source in domain.sources[:2])
+    return _CONTROLS.sub(" ", named)
 
 
 def _first_words(domain: Domain) -> str:
     if not domain.examples:
         return ""
-    return " ".join(domain.examples[0].text.split())[:EXAMPLE_CHARACTERS]
+    return " ".join(_CONTROLS.sub(" ", domain.examples[0].text).split())[:EXAMPLE_CHARACTERS]

@@ -20,6 +20,7 @@ from clustering.documents.document_roles import DocumentRoles
 from clustering.documents.reading import PART_BYTES
 from clustering.engines.engine import Device
 from clustering.shards.token_parts import flat_tokens, tokens_name
+from clustering.trees.assignment import assigned_name
 from clustering.work.keyed_hash import keyed
 from clustering.work.work_store import WorkStore
 
@@ -83,7 +84,7 @@ class OrderTask:
         rows = roles.corpus(part)
         tokens = self.store.table(tokens_name(part))["tokens"].combine_chunks()
         tokens = tokens.take(np.searchsorted(roles.kept(part), rows))
-        assigned = self.store.table(f"assign/part-{part:05}.arrow")
+        assigned = self.store.table(assigned_name(part))
         keys = np.empty(len(rows), dtype=KEY)
         keys["leaf"] = assigned["leaf"].to_numpy()
         keys["key"] = keyed(documents.digests(part)[rows, 0], seed=self.seed, purpose="leaf order")

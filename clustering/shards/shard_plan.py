@@ -64,8 +64,7 @@ def plan_shards(
                 skip = token - int(ends[place] - chunk["length"][place])
                 first.append((chunk[place].copy(), skip))  # a view would keep its chunk in memory
             for token in _multiples(unit_tokens, total + 1, int(ends[-1]) + 1):
-                if token:
-                    last.append(chunk[int(np.searchsorted(ends, token, side="left"))].copy())
+                last.append(chunk[int(np.searchsorted(ends, token, side="left"))].copy())
             total, final = int(ends[-1]), chunk[-1].copy()
     if len(last) < len(first):
         last.append(final)

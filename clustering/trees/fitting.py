@@ -9,7 +9,6 @@ Its vectors are gathered part by part into a mapped file: memory is bounded by w
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,6 @@ def fit_corpus(
     store: WorkStore,
     options: FitOptions,
     *,
-    scratch: Path | None = None,
     advance: Callable[[int], None] = lambda documents: None,
 ) -> list[str]:
     """Fit the tree and publish it; returns what the user should know about it.
@@ -68,15 +66,14 @@ def fit_corpus(
     Args:
         store: The work store, with the stages `read`, `dedupe`, `roles` and `embed` done.
         options: What to fit.
-        scratch: Where the sample is kept meanwhile; by default the system's temporary folder.
         advance: Called with the documents of the sample placed since the last call, once per level each.
     """
     documents = DocumentParts(store)
     roles = DocumentRoles(store, documents.part_offsets)
     num_corpus = sum(len(roles.corpus(part)) for part in range(documents.num_parts))
     wanted = options.fit_documents or sample_size(options.branching)
-    with tempfile.TemporaryDirectory(prefix="braidstream-fit-", dir=scratch) as folder:
-        vectors = _gather(store, documents, roles, wanted / num_corpus, options.seed, Path(folder))
+    with store.scratch() as folder:
+        vectors = _gather(store, documents, roles, wanted / num_corpus, options.seed, folder)
         fitted = fit_sample(
             vectors,
             branching=options.branching,

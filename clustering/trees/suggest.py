@@ -84,7 +84,7 @@ def survey(
         advance: Called with the vectors placed since the last call, of `fitted_vectors` in all.
 
     Raises:
-        BuildError: There are too few vectors.
+        BuildError: There are too few vectors, or they are all but equal.
     """
     if len(vectors) < MIN_VECTORS:
         raise BuildError(
@@ -109,6 +109,11 @@ def survey(
     ]
     leaves = [NumpyDescent(fit.tree.centroids, fit.tree.parents)(heldout)[0] for fit in fits]
     most = min(fit.tree.num_leaves for fit in fits)
+    if most < 2:
+        raise BuildError(
+            f"the {len(vectors):,} vectors are all but equal: no two domains of them can be told apart. Look "
+            "at the texts: documents that begin alike are embedded alike."
+        )
     own = as_float32(vectors[halves[0]])
     return tuple(
         _measure(k, fits, leaves, own, heldout, corpus_tokens, train_tokens or corpus_tokens)

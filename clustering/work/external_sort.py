@@ -7,11 +7,9 @@ neither on the memory given nor on the portions they came in.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +26,16 @@ _INDEX_BYTES = 24
 
 
 class ExternalSort:
-    """Takes records in any amounts, gives them back in order; the runs are gone when the block is left.
+    """Takes records in any amounts, gives them back in order.
 
-        with ExternalSort(scratch, dtype) as sort:
-            for records in ...:
-                sort.add(records)
-            for chunk in sort.chunks():
-                ...
+        sort = ExternalSort(scratch / "sort", dtype)
+        for records in ...:
+            sort.add(records)
+        for chunk in sort.chunks():
+            ...
 
     Args:
-        folder: A folder of its own on a local disk; made here, and removed at the end with all it holds.
+        folder: A new folder on a local disk, which is made when it is needed, and removed by whoever gave it.
             Room for all records is needed, and for them twice when the merge takes several passes.
         dtype: A structured type; its fields, in their order, are what is sorted by.
         memory_bytes: Bound of what is held at a time, whatever the number of records.
@@ -54,19 +52,6 @@ class ExternalSort:
         self._num_pending = 0
         self._runs: list[Path] = []
         self._runs_written = 0
-
-    def __enter__(self) -> Self:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, records: Records) -> None:
         """Take records (n,) of the dtype."""

@@ -45,6 +45,8 @@ class ObjectFacts:
     bytes: int
     sha256: str | None
     """The checksum that the object was written with; None when another tool wrote it."""
+    mark: str
+    """What changes when the object does: its etag, or when it was written."""
 
 
 class ObjectStore:
@@ -91,7 +93,7 @@ class ObjectStore:
         return found.bytes
 
     def find(self, name: str) -> ObjectFacts | None:
-        """Length and, where known, checksum of an object; None when there is none of this name."""
+        """Length, mark and, where known, checksum of an object; None when there is none of this name."""
 
         def ask(client: Client) -> ObjectFacts | None:
             import obstore
@@ -101,7 +103,7 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
             sha256 = found.attributes.get(SHA256_ATTRIBUTE)
-            return ObjectFacts(bytes=found.meta["size"], sha256=sha256)
+            return ObjectFacts(bytes=found.meta["size"], sha256=sha256, mark=_mark(found.meta))
 
         return self._request(ask, f"cannot look up {self.address(name)}")
 
@@ -168,11 +170,8 @@ class ObjectStore:
             yield found["path"], found["size"]
 
     def marks(self) -> dict[str, str]:
-        """By name, what changes when the object does: its etag, or when it was written."""
-        return {
-            found["path"]: found.get("e_tag") or str(found["last_modified"])
-            for found in self._listed()
-        }
+        """By name, what changes when the object does (see `ObjectFacts`)."""
+        return {found["path"]: _mark(found) for found in self._listed()}
 
     def _listed(self) -> Sequence[Any]:
         def everything(client: Client) -> Sequence[Any]:
@@ -240,6 +239,10 @@ class ObjectStore:
                     total_seconds=silence + PART_BYTES / SLOWEST_BYTES_PER_SECOND,
                 )
             return self._clients[writing]
+
+
+def _mark(meta: Any) -> str:
+    return str(meta.get("e_tag") or meta["last_modified"])
 
 
 def _get(client: Client, name: str, start: int, end: int) -> tuple[bytes, int]:

@@ -54,7 +54,7 @@ def write_lines(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, seed: int = 0) -> Path:
     """A model of sentence-transformers that averages random vectors of words."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -68,7 +68,7 @@ def write_model(folder: Path) -> Path:
         models.WordLevel({word: number for number, word in enumerate(["?", *words])}, unk_token="?")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    vectors = np.random.default_rng(0).normal(size=(len(words) + 1, 16)).astype(np.float32)
+    vectors = np.random.default_rng(seed).normal(size=(len(words) + 1, 16)).astype(np.float32)
     module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(vectors))
     SentenceTransformer(modules=[module], device="cpu").save(str(folder), create_model_card=False)
     return folder

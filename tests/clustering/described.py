@@ -85,7 +85,7 @@ def write_described(
         lists = pa.array([[1] * n for n in tokens[here].tolist()], pa.large_list(pa.uint16()))
         store.publish_table(tokens_name(part), pa.table({"tokens": lists}))
         ids = [f"document {i}" for i in range(begin, begin + sizes[-1])]
-        publish_vectors(store, part_name("embed", part), ids, vectors[here])
+        publish_vectors(store, part_name(part), ids, vectors[here])
     store.publish(f"read/{PARTS}", json.dumps({"names": names, "documents": sizes}).encode())
     store.publish_table(f"read/{FILES}", pa.table({"name": list(source_names)}))
     store.publish_array(COPIES, np.ones(count, dtype=np.uint32) if copies is None else copies)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.build_command import print_report
 from clustering.cards.cards import read_counts
-from clustering.config import BuildConfig
+from clustering.config import BuildConfig, TargetSource
 from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL
 from clustering.corpus.corpus_models import corpus_tokenizer, recorded_choice
 from clustering.embedding.embed_task import EmbedTask
@@ -32,10 +33,12 @@ from clustering.embedding.embedder import MINILM_HUB_NAME
 from clustering.errors import BuildError, InputError, ModelError
 from clustering.inspection.inspection import inspect_corpus
 from clustering.work.progress import Progress
+from clustering.work.stages import Workspace
 from clustering.work.work_store import LocalWork
 from pipeline import Corpus, Mixture, MixtureStream, open_corpus
 from pipeline.corpus.manifest import Manifest
-from tests.clustering.conftest import documents_of, write_lines
+from tests.clustering.conftest import documents_of, small_config, write_lines, write_model
+from trainer.report.names import names_from_corpus
 
 
 @pytest.fixture
@@ -175,6 +178,24 @@ def test_cards_and_counts_follow(folder: Path, more_texts: Path) -> None:
         assert [card["examples"] for card in before] == [card["examples"] for card in after]
 
 
+def test_ends_of_line_that_json_leaves_alone_are_no_ends_of_cards(
+    cooking_target: TargetSource, tmp_path: Path
+) -> None:
+    """U+2028 and U+0085 end a line of text, and none of a file."""
+    texts = [f"{text} \u2028 and \u0085 so on" for text in documents_of("law", 40)]
+    model = str(write_model(tmp_path / "model"))
+    write_lines(tmp_path / "a.jsonl", texts)
+    config = small_config(tmp_path / "a.jsonl", tmp_path / "out", cooking_target, model=model)
+    documents = build(config, Progress(quiet=True)).manifest.counts.documents
+    more = write_lines(tmp_path / "more.jsonl", documents_of("law", 10, seed=7))
+    add(AddConfig(corpus=str(config.out), texts=(str(more),), model=model), Progress(quiet=True))
+    corpus = open_corpus(config.out)
+    (card,) = (corpus.extra("cards/level0.jsonl") or b"").splitlines()
+    assert json.loads(card)["documents"] == documents + 10
+    names_of = names_from_corpus(corpus)
+    assert all(names_of(k).keywords for k in corpus.levels)
+
+
 def test_languages_and_scripts_follow(folder: Path, tmp_path: Path) -> None:
     """A language that is new to the corpus, in letters some of which are."""
     german = [
@@ -253,6 +274,23 @@ def test_an_addition_that_is_stopped_leaves_the_old_version_and_goes_on_where_it
     report = added(folder, more_texts)
     assert [record.name for record in report.stages if not record.reused] == ["finish"]
     assert open_corpus(folder).manifest.version == 2
+
+
+def test_an_addition_that_waited_for_another_follows_it(
+    folder: Path, more_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one ends between the look at the corpus and the lock: its segment stays as it is."""
+    code = write_lines(tmp_path / "code.jsonl", documents_of("code", 25, seed=3))
+
+    def workspace(*args: Any, **options: Any) -> Workspace:
+        monkeypatch.undo()
+        assert added(folder, more_texts).manifest.version == 2
+        return Workspace(*args, **options)
+
+    monkeypatch.setattr("clustering.add.Workspace", workspace)
+    assert added(folder, code).manifest.version == 3
+    corpus = open_corpus(folder)
+    assert corpus.read(np.arange(corpus.num_samples)).shape == (corpus.num_samples, 32)
 
 
 def test_an_addition_stopped_while_embedding_repeats_no_finished_part(

@@ -111,6 +111,7 @@ def broken_lines() -> Iterator[tuple[str, bytes]]:
     yield "utf-32", GOOD.decode().encode("utf-32")
     yield "half-a-surrogate", GOOD + b'{"text": "\\ud800 alone"}\n'
     yield "other-half", GOOD + b'{"text": "\\udc00"}\n'
+    yield "half-a-name", GOOD + b'{"\\ud800": 1}\n'
     yield "raw-nul", GOOD + b'{"text": "a\x00b"}\n'
     yield "nul-lines", GOOD + b"\x00" * 40 + b"\n"
     yield "control-characters", GOOD + b'{"text": "a\x01b"}\n'
@@ -156,6 +157,7 @@ def malformed() -> Iterator[tuple[str, Write]]:
     yield "list.parquet", raw(parquet(pa.table({"text": [["a", "b"]]})))
     yield "numbers.parquet", raw(parquet(pa.table({"text": [1, 2]})))
     yield "two.parquet", raw(parquet(pa.table({"one": ["a"], "two": ["b"]})))
+    yield "twice.parquet", raw(parquet(pa.table([["a"], ["b"]], names=["text", "text"])))
     not_text = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
     )

@@ -17,15 +17,15 @@ def test_digests_are_sorted_however_many_there_are(
 ) -> None:
     monkeypatch.setattr(baseline, "_SORT_BYTES", 800)  # a hundred at a time
     digests = np.random.default_rng(0).integers(0, 2**64, 1234, dtype=np.uint64)
-    write_digests(tmp_path / "digests.npy", np.array_split(digests, 7))
+    write_digests(tmp_path / "digests.npy", np.array_split(digests, 7), tmp_path)
     assert np.array_equal(np.load(tmp_path / "digests.npy"), np.sort(digests))
-    write_digests(tmp_path / "none.npy", [])
+    write_digests(tmp_path / "none.npy", [], tmp_path)
     assert len(np.load(tmp_path / "none.npy")) == 0
 
 
 def test_columns_of_wider_arrays_are_taken_as_they_are(tmp_path: Path) -> None:
     pairs = np.arange(20, dtype=np.uint64)[::-1].reshape(10, 2)
-    write_digests(tmp_path / "digests.npy", [pairs[:, 0]])
+    write_digests(tmp_path / "digests.npy", [pairs[:, 0]], tmp_path)
     assert np.load(tmp_path / "digests.npy").tolist() == list(range(1, 20, 2))
 
 

@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ from clustering.config import BuildConfig, TargetSource
 from clustering.documents.input_files import LocalFile
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
+from clustering.embedding.embedding_parts import publish_vectors
 from clustering.errors import BuildError, InputError, ModelError
 from clustering.work.progress import Progress
 from clustering.work.stages import Workspace
@@ -259,6 +262,11 @@ def test_a_model_saved_anew_in_its_folder_is_another_one(
     assert build(config, QUIET).nothing_to_do
     os.utime(folder / "modules.json")
     assert done_again(build(config, QUIET))[0] == "embed"
+    vectors = config.folder / ".build" / "embed" / "part-00000.arrow"
+    before = vectors.read_bytes()
+    write_model(folder, seed=1)
+    assert done_again(build(config, QUIET))[0] == "embed"
+    assert vectors.read_bytes() != before
 
 
 def test_targets_keep_the_order_of_the_command_when_a_build_goes_on(
@@ -313,6 +321,19 @@ def test_embeddings_of_another_build_give_the_same_corpus(
     wrong = replace(config, out=tmp_path / "wrong", model="static")
     with pytest.raises(ModelError, match=r"vectors of 384 numbers, but --model static"):
         build(wrong, QUIET)
+
+
+def test_vectors_in_a_bucket_that_were_made_anew_are_others(
+    s3: StoreServer, new_prefix: str, tmp_path: Path
+) -> None:
+    store = open_work(s3.address(new_prefix))
+    texts = write_lines(tmp_path / "a.jsonl", documents_of("law", 8))
+    config = BuildConfig(corpus=str(texts), out=tmp_path / "out", embeddings=s3.address(new_prefix))
+    for seed, repeats in ((0, "read"), (1, "embed")):
+        vectors = np.random.default_rng(seed).normal(size=(8, 4))
+        publish_vectors(store, "a.arrow", [f"a.jsonl:{row}" for row in range(1, 9)], vectors)
+        assert done_again(build(config, QUIET))[0] == repeats
+        assert build(config, QUIET).nothing_to_do
 
 
 def test_work_in_an_object_store_gives_the_same_corpus(
@@ -408,6 +429,27 @@ def test_skipped_input_is_reported(copy_of_build: BuildConfig, tmp_path: Path) -
     )
     assert report.skipped_input == 1
     assert "line 41" in report.examples_of_skipped[0]
+
+
+def test_what_does_not_fit_the_memory_lies_in_the_work(
+    build_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run empties that; the system's folder may be memory, and keeps what a killed build leaves."""
+    model, more = write_model(tmp_path / "model"), tmp_path / "more.jsonl"
+    config = replace(build_config, out=tmp_path / "out", model=str(model))
+    places = []
+
+    class Watched(tempfile.TemporaryDirectory[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            places.append(Path(self.name))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Watched)
+    build(config, QUIET)
+    write_lines(more, documents_of("law", 10, seed=7))
+    add(AddConfig(corpus=str(config.out), texts=(str(more),), model=str(model)), QUIET)
+    assert places
+    assert all(place.is_relative_to(config.folder / ".build") for place in places)
 
 
 def test_a_tiny_corpus_without_heldout(build_config: BuildConfig, tmp_path: Path) -> None:
@@ -506,6 +548,9 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
     )
     with pytest.raises(BuildError, match="train part of target 't'"):
         build(config, QUIET)
+    path.write_text('{"words": 1}\n{"words": 2}\n')
+    with pytest.raises(BuildError, match="0 read, all of them empty or seen before, and 2 skipped"):
+        build(replace(config, on_bad_input="skip"), QUIET)
 
 
 @pytest.mark.parametrize(

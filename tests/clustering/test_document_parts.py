@@ -29,6 +29,7 @@ from clustering.shards import tokenizer_sample
 from clustering.work.keyed_hash import text_digest
 from clustering.work.smallest_keys import SmallestKeys
 from clustering.work.work_store import LocalWork, RemoteWork, open_work
+from tests.clustering.conftest import write_lines
 from tests.servers.store_server import StoreServer
 
 
@@ -81,6 +82,19 @@ def test_documents_are_numbered_through_the_files(
     assert [row.tobytes() for row in digests] == [text_digest(f"text {c}") for c in order]
     assert documents.ids(0)[0] == "one.jsonl:1"
     assert (np.diff(documents.part_offsets) <= 3).all()
+
+
+def test_a_part_ends_early_at_so_many_bytes_of_text_in_any_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PART_BYTES", 100)
+    (tmp_path / "in").mkdir()
+    for name, letter in (("a", "z"), ("b", "\u4e2d")):
+        texts = [f"{letter * 20}{number}" for number in range(10)]
+        write_lines(tmp_path / "in" / f"{name}.jsonl", texts)
+    documents = read(tmp_path / "in", tmp_path / "work", part_documents=100)
+    # Of 21 bytes each, then of 61.
+    assert np.diff(documents.part_offsets).tolist() == [5, 5, 2, 2, 2, 2, 2]
 
 
 def test_texts_at_hand_are_fetched_from_an_object_store_once(
@@ -184,5 +198,5 @@ def test_nothing_left_for_the_corpus(tmp_path: Path, folder: Path) -> None:
     store = LocalWork(tmp_path / "work")
     find_duplicates(store, documents, max_documents=None, seed=0)
     everything = np.concatenate([documents.digests(part) for part in range(documents.num_parts)])
-    with pytest.raises(BuildError, match="no document is left for the corpus: of 9 unique"):
+    with pytest.raises(BuildError, match=r"no document is left .* of 9 unique.*--heldout-share"):
         assign_roles(store, documents, everything, heldout_share=0.1, seed=0)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from clustering.errors import BuildError
 from clustering.inspect_command import main
 from clustering.inspection.inspection import inspect_corpus
 from clustering.inspection.page import compact, page_data, render_page
+from clustering.inspection.table import domain_table, print_inspection
 from pipeline import Corpus, CorpusError, open_corpus
 from pipeline.corpus.manifest import Manifest, file_entry
 from pipeline.stores.object_store import ObjectStore
@@ -47,7 +49,7 @@ HOSTILE = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of eight leaves under two parents, with a hostile document in each leaf."""
     folder = tmp_path_factory.mktemp("inspect") / "corpus"
-    histogram = np.array([0.0, 0.7, 0.1, 0.0, 0.0, 0.2, 0.0, 0.0])
+    histogram = np.array([0.0, 0.7, 0.0, 0.1, 0.0, 0.2, 0.0, 0.0])
     block = np.zeros((3, 8), dtype=np.uint16)
     write_corpus(
         folder,
@@ -122,9 +124,34 @@ def test_targets_name_their_largest_domains(corpus: Corpus) -> None:
     assert [(row.domain.index, round(row.share, 2)) for row in target.domains] == [
         (1, 0.7),
         (5, 0.2),
-        (2, 0.1),
+        (3, 0.1),
     ]
     assert target.domains[0].lift == pytest.approx(0.7 / (5 / 28))
+
+
+def test_a_domain_without_samples_has_no_share_to_be_compared_with(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspection = inspect_corpus(corpus)
+    assert inspection.targets[0].domains[2].lift is None
+    print_inspection(inspection, inspection.finest, rows=8)
+    assert "#3 10% (empty) butter" in capsys.readouterr().out
+    assert "<span>10%</span><span>empty</span>" in render_page(inspection)
+
+
+def test_a_document_does_not_steer_the_terminal(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer = inspect_corpus(corpus).finest
+    first = layer.domains[0]
+    example = dataclasses.replace(first.examples[0], text="\x1b]0;title\x07 \x9b31m red\n")
+    source = dataclasses.replace(first.sources[0], name="a\x1b[2J.jsonl")
+    domain = dataclasses.replace(first, examples=(example,), sources=(source,))
+    console = Console(width=120)
+    console.print(domain_table(dataclasses.replace(layer, domains=(domain,)), rows=1))
+    shown = capsys.readouterr().out
+    assert "]0;title 31m red" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
 
 
 def test_a_layer_too_fine_to_read_is_summarized(
@@ -185,7 +212,7 @@ def test_every_target_leads_to_a_domain(corpus: Corpus) -> None:
     links = {
         (a.get("href") or "")[1:] for _, a in Page(render_page(inspection)).tags if "href" in a
     }
-    assert links == {"domains", "targets", "balance", "d1-1", "d1-5", "d1-2"}
+    assert links == {"domains", "targets", "balance", "d1-1", "d1-5", "d1-3"}
     assert len(page_data(inspection)["layers"][1]["domains"]) == LEAVES
 
 

@@ -91,6 +91,15 @@ def test_plain_text_is_one_document(tmp_path: Path) -> None:
     assert texts(tmp_path / "b.txt.gz") == ["Body"]
 
 
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
+    marked = b"\xef\xbb\xbfBody"
+    (tmp_path / "a.txt").write_bytes(marked)
+    (tmp_path / "b.tar").write_bytes(tar_of({"a.txt": marked}))
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + lines({"text": "Body"}))
+    for name in ("a.txt", "b.tar", "c.jsonl"):
+        assert texts(tmp_path / name) == ["Body"]
+
+
 def test_rows_are_lines_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n\n{"text": "b"}\n')
     assert [document.row for document in read(tmp_path / "a.jsonl")] == [1, 3]
@@ -122,6 +131,13 @@ def test_a_null_text_says_nothing_against_its_column(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.parquet") == ["", ""]
     pq.write_table(table.append_column("content", [["c", "d"]]), tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == ["c", "d"]
+
+
+def test_a_text_that_is_none_makes_no_other_column_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"text": 5, "url": "http://a/0"}, {"text": "x", "url": "http://a/1"}))
+    assert "line 1: cannot tell which column holds the text" in failure(path)
+    assert texts(path, action="skip") == ["x"]
 
 
 def test_parquet_columns_that_hold_no_text(tmp_path: Path) -> None:
@@ -191,6 +207,16 @@ def test_find_inputs(tmp_path: Path) -> None:
         "sub/a.txt",
     ]
     assert [f.name for f in find_inputs(str(tmp_path / "b.jsonl"))] == ["b.jsonl"]
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "a.jsonl").write_bytes(TWO)
+    (tmp_path / "disk" / "deep" / "back").symlink_to(tmp_path / "disk")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "link").symlink_to(tmp_path / "disk")
+    for corpus in (tmp_path / "texts", tmp_path / "texts" / "**" / "*.jsonl"):
+        assert [file.name for file in find_inputs(str(corpus))] == ["link/deep/a.jsonl"]
 
 
 @pytest.mark.parametrize("corpus", ["missing", "missing/*.jsonl", "d.csv"])

@@ -28,7 +28,7 @@ from clustering.errors import InputError
 from clustering.work.progress import Progress
 from pipeline.errors import StorageError
 from pipeline.stores.object_store import ObjectStore
-from tests.clustering.conftest import documents_of, write_lines
+from tests.clustering.conftest import documents_of, write_lines, write_model
 from tests.clustering.test_readers import tar_of
 from tests.pipeline.remote_corpus import upload
 from tests.servers import fake_gcs
@@ -243,3 +243,31 @@ def test_a_build_from_a_bucket_is_the_build_from_a_folder(
     ]
     assert [(report.documents, report.known) for report in reports] == [(20, 0), (20, 0)]
     assert len({report.manifest.fingerprint for report in reports}) == 1
+
+
+def test_an_object_that_was_written_anew_is_another_one(s3: StoreServer, new_prefix: str) -> None:
+    address = s3.address(new_prefix)
+    identities = []
+    for text in ("one", "two", "two"):
+        ObjectStore(address).write("a.jsonl", json.dumps({"text": text}).encode())
+        found = [find_inputs(place)[0] for place in (address, f"{address}/a.jsonl")]
+        identities.append([file.identity for file in found])
+    assert identities[0][0] == identities[0][1]
+    assert identities[0] != identities[1] == identities[2]
+
+
+@pytest.mark.parametrize("inside", ["out", "work"])
+def test_what_a_build_writes_among_its_texts_is_not_read(
+    s3: StoreServer, new_prefix: str, tmp_path: Path, inside: str
+) -> None:
+    address = s3.address(new_prefix)
+    (tmp_path / "in").mkdir()
+    write_lines(tmp_path / "in" / "a.jsonl", documents_of("law", 30))
+    texts = upload(tmp_path / "in", address)
+    places = {"out": tmp_path / "out", "work": tmp_path / "work", inside: f"{address}/{inside}"}
+    model = str(write_model(tmp_path / "model"))
+    config = BuildConfig(corpus=texts, model=model, vocab_size=400, tokens_per_sample=32, **places)
+    build(config, QUIET)
+    assert build(config, QUIET).nothing_to_do
+    with pytest.raises(InputError, match="lies in the corpus folder or its work"):
+        build(replace(config, corpus=f"{address}/{inside}"), QUIET)

@@ -72,6 +72,12 @@ def test_too_few_vectors_are_an_error() -> None:
         survey(kinds(4, 100), corpus_tokens=None, train_tokens=None)
 
 
+def test_vectors_that_are_all_equal_are_an_error() -> None:
+    equal = np.repeat(kinds(4, 1), 600, axis=0)
+    with pytest.raises(BuildError, match="600 vectors are all but equal"):
+        survey(equal, corpus_tokens=None, train_tokens=None)
+
+
 def test_the_command_reads_parts_and_writes_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
