@@ -337,6 +337,18 @@ def test_an_import_into_a_bucket_opens_from_there(
     assert corpus.read(order) == open_corpus(data).read(order)
 
 
+def test_what_lies_in_the_work_folder_that_was_given_stays_there(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine").write_text("kept")
+    assert main([str(data), "--work", str(tmp_path / "work")]) == 0
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["mine"]
+    before = contents(data)
+    assert main([str(data), "--work", str(data)]) == 0
+    assert contents(data) == before
+
+
 # What cannot be imported
 
 
