@@ -179,7 +179,7 @@ class BlockCache:
         checked before they are used.
         """
         for folder, (fingerprint, num_blocks) in reversed(self._earlier.items()):
-            if not (folder / "table").is_file():
+            if not (folder / "data").is_file():  # nor where one that was killed has moved it away
                 continue
             before = TableShape(
                 corpus_fingerprint=fingerprint, num_blocks=num_blocks, slot_bytes=shape.slot_bytes
