@@ -170,6 +170,8 @@ class BlockCache:
             table = table.copied(path, shape, num_slots)
         with data.open("ab") as file:
             file.truncate(num_slots * self.slot_bytes)
+        # Of a clock that was set back since, the times would outlive all that is used from now on.
+        np.minimum(table.last_used, time.time_ns(), out=table.last_used)
         return table
 
     def _take_over(self, shape: TableShape, num_slots: int) -> BlockTable | None:

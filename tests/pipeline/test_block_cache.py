@@ -301,3 +301,20 @@ def test_a_large_cache_still_evicts_what_was_not_used_for_long(tmp_path: Path) -
     assert cache.look_up(hot).there.all()
     assert cache.look_up(np.arange(512, 812)).there.all()
     assert cache.look_up(np.arange(1000)).there.sum() == 512
+
+
+def test_blocks_used_before_the_clock_was_set_back_make_room_for_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Noise(40, 64)
+    cache = noise.open(tmp_path, 16)
+    with monkeypatch.context() as patch:
+        now = time.time_ns()
+        patch.setattr(time, "time_ns", lambda: now + 10**18)
+        for block in range(16):
+            cache.store(block, noise.contents[block])
+    del cache
+    cache = noise.open(tmp_path, 16)
+    for block in range(20, 36):
+        cache.store(block, noise.contents[block])
+    assert cache.look_up(np.arange(20, 36)).there.all()
