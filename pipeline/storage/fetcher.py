@@ -20,7 +20,7 @@ from pipeline.storage.blocks import Ints
 Load = Callable[[int, bool], bytes | None]
 """load(block, urgent) gets one block. None says that it is, or will be, where the caller looks first; what is
 not urgent may be left to another process that is already at it."""
-Outcome = bytes | None | Exception
+Outcome = bytes | None | BaseException
 Arrivals = SimpleQueue[tuple[int, Outcome]]
 
 _IDLE_SECONDS = 2.0
@@ -108,7 +108,7 @@ class Fetcher:
             outcome: Outcome
             try:
                 outcome = self._load(block, bool(self._under_way[block]))
-            except Exception as error:
+            except BaseException as error:  # a panic of the client's native code is no Exception
                 outcome = error
             self._deliver(block, outcome)
             del outcome
@@ -121,7 +121,7 @@ class Fetcher:
         with self._changed:
             from_the_start = self._under_way.pop(block)
             waiting = self._waiting.pop(block, [])
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 later = [arrivals for arrivals in waiting if arrivals not in from_the_start]
                 waiting = [arrivals for arrivals in waiting if arrivals in from_the_start]
                 if later:
@@ -168,7 +168,7 @@ class Fetcher:
 def _results(arrivals: Arrivals, count: int) -> Iterator[tuple[int, bytes | None]]:
     for _ in range(count):
         block, outcome = arrivals.get()
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         yield block, outcome
 
