@@ -255,7 +255,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         samples = self.corpus.reader.copy(plan.local_handles[row])
         self.wait_seconds += time.perf_counter() - started
         if self.transform is not None:
-            samples = [self.transform(sample) for sample in samples]
+            # In a generator, where a StopIteration is an error and does not end the stream without a word.
+            samples = list(self.transform(sample) for sample in samples)  # noqa: C400
         domains, positions = plan.local_domains[row].copy(), plan.local_positions[row].copy()
         batch = Batch(course.step, samples, domains, positions)
         course.step += 1
@@ -327,7 +328,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         worker = get_worker_info()
         if worker is None or self._in_worker:
             return
-        if self._shared is None:
+        if self._shared is None or self._watch is not None:  # or it has those of an earlier loader
             raise StateError(
                 "this worker was forked, and a fork inherits neither the connections of an object store "
                 'nor what the stream shares with its workers. Pass multiprocessing_context="forkserver" '
