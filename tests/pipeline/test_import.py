@@ -431,6 +431,21 @@ def tar_cut_in_a_member(data: Path) -> None:
     path.write_bytes(path.read_bytes()[:1600])
 
 
+def tar_with_a_damaged_header(data: Path) -> None:
+    path = write_tars(data / "a", "a", 9) / "000000.tar"
+    with tarfile.open(path) as tar:
+        begin = tar.getmembers()[7].offset
+    content = bytearray(path.read_bytes())
+    content[begin] ^= 1
+    path.write_bytes(content)
+
+
+def tars_in_one_file(data: Path) -> None:
+    first, second = sorted(write_tars(data / "a", "a", 30).iterdir())
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    second.unlink()
+
+
 def tar_cut_between_members(data: Path) -> None:
     path = write_tars(data / "a", "a", 1) / "000000.tar"
     content = path.read_bytes()
@@ -471,6 +486,8 @@ def nothing(data: Path) -> None:
         (tar_without_samples, "the domain 'b' is empty"),
         (no_tar, "0.tar cannot be imported"),
         (tar_cut_in_a_member, "000000.tar cannot be imported: unexpected end of data"),
+        (tar_with_a_damaged_header, "neither a member nor its end"),
+        (tars_in_one_file, "neither a member nor its end"),
         (tar_cut_between_members, "it has no end mark, as if it had been cut off"),
         (pickles, "'x' holds pickles.*--allow-pickle"),
         (our_folder, "a folder 'tree', where the import writes"),
