@@ -406,7 +406,7 @@ def test_pulling_what_is_no_corpus_says_so(
     with pytest.raises(CorpusError, match=message):
         open_corpus(url, cache=tmp_path / "cache")
     ObjectStore(url).write(MANIFEST_FILE, b"\xff\xfe")
-    with pytest.raises(CorpusError, match="is no text"):
+    with pytest.raises(CorpusError, match="is no JSON"):
         pull(url, tmp_path / "copy")
     assert all_files(tmp_path) == set()
 
