@@ -10,6 +10,7 @@ from pipeline.errors import StorageError
 SCHEMES = ("s3", "gs", "az", "http", "https")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_QUERY = re.compile(r"[?#]")
 
 
 def is_address(place: str) -> bool:
@@ -18,27 +19,27 @@ def is_address(place: str) -> bool:
 
 
 def normalized(address: str) -> str:
-    """`address` without trailing slashes; `StorageError` when it is no prefix of a store.
+    """`address` without trailing slashes, its scheme in small letters; `StorageError` when it is no prefix.
 
     An address is printed, logged and saved, so one that carries a password or a token is refused, and the
     refusal does not repeat it.
     """
     parts = urlsplit(address)
-    if "@" in parts.netloc or parts.query or parts.fragment or _CONTROL.search(address):
+    if "@" in parts.netloc or _QUERY.search(address) or _CONTROL.search(address):
         raise StorageError(
             f"a {parts.scheme}:// address was given with a user name, password, query or fragment, which "
             "would end up in logs and checkpoints. Give the plain address; credentials come from the "
-            "environment or the cloud's own configuration files."
+            "environment or the cloud's own configuration files. In a name, write %3F for ? and %23 for #."
         )
-    if parts.scheme not in SCHEMES or not parts.netloc:
+    if parts.scheme not in SCHEMES or not parts.netloc or "\\" in address:
         raise StorageError(
             f"{address!r} is no address of an object store: it takes s3://bucket/prefix, "
-            "gs://bucket/prefix, az://container/prefix, or http(s)://host/folder."
+            "gs://bucket/prefix, az://container/prefix, or http(s)://host/folder, with forward slashes."
         )
     segments = parts.path.strip("/").replace("%2e", ".").replace("%2E", ".").split("/")
     if segments != [""] and any(segment in ("", ".", "..") for segment in segments):
         raise StorageError(f"{address!r} has an empty, `.` or `..` part: write the address out.")
-    return address.rstrip("/")
+    return f"{parts.scheme}://{address.partition('://')[2].rstrip('/')}"
 
 
 def inside(name: str) -> str:
