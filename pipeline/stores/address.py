@@ -9,7 +9,8 @@ from pipeline.errors import StorageError
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what Python makes of file names that are no UTF-8."""
 _QUERY = re.compile(r"[?#]")
 
 
@@ -25,7 +26,7 @@ def normalized(address: str) -> str:
     refusal does not repeat it.
     """
     parts = urlsplit(address)
-    if "@" in parts.netloc or _QUERY.search(address) or _CONTROL.search(address):
+    if "@" in parts.netloc or _QUERY.search(address) or _NO_TEXT.search(address):
         raise StorageError(
             f"a {parts.scheme}:// address was given with a user name, password, query or fragment, which "
             "would end up in logs and checkpoints. Give the plain address; credentials come from the "
@@ -45,9 +46,10 @@ def normalized(address: str) -> str:
 def inside(name: str) -> str:
     """`name`, if it is relative to a prefix and stays below it; `StorageError` if it would leave it."""
     leaves = any(part in ("", ".", "..") for part in name.split("/"))
-    if leaves or "\\" in name or "://" in name or _CONTROL.search(name):
+    if leaves or "\\" in name or "://" in name or _NO_TEXT.search(name):
         raise StorageError(
-            f"the name {name!r} is refused: names are relative, with forward slashes, and without empty, "
-            "`.` or `..` parts, so that nothing outside the corpus is read or written."
+            f"the name {name!r} is refused: names are UTF-8 without control characters, and relative, with "
+            "forward slashes and without empty, `.` or `..` parts, so that nothing outside the corpus is "
+            "read or written."
         )
     return name

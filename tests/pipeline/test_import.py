@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -415,6 +416,10 @@ def empty_domain(data: Path) -> None:
     (data / "b" / "shard.00000.mds").touch()
 
 
+def no_utf8_name(data: Path) -> None:
+    write_mds_texts(data / "a", "a", 3).rename(os.fsdecode(os.fsencode(data) + b"/caf\xe9\xff"))
+
+
 def tar_without_samples(data: Path) -> None:
     write_tars(data / "a", "a", 1)
     (data / "b").mkdir()
@@ -490,6 +495,7 @@ def nothing(data: Path) -> None:
         (tars_in_one_file, "neither a member nor its end"),
         (tar_cut_between_members, "it has no end mark, as if it had been cut off"),
         (pickles, "'x' holds pickles.*--allow-pickle"),
+        (no_utf8_name, "the name .*udcff.* is refused: names are UTF-8"),
         (our_folder, "a folder 'tree', where the import writes"),
         (nothing, "holds no shards: none of its 1 files"),
     ],
