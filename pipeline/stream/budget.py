@@ -42,8 +42,9 @@ class RepetitionBudget:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.max_passes) and self.max_passes > 0):
             raise BudgetError(f"max_passes={self.max_passes!r} must be a positive number.")
-        if self.num_steps < 1:
-            raise BudgetError(f"num_steps={self.num_steps!r} must be at least 1.")
+        if self.num_steps < 1 or self.num_steps % 1:
+            raise BudgetError(f"num_steps={self.num_steps!r} must be a whole number of at least 1.")
+        object.__setattr__(self, "num_steps", int(self.num_steps))  # numpy's numbers are no JSON
         if self.surplus not in ("mixture", "natural"):
             raise BudgetError(f"surplus={self.surplus!r} must be 'mixture' or 'natural'.")
 

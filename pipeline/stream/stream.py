@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         transform: Callable[[Any], Any] | None = None,
         shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
+        # Of numpy they would neither be JSON nor, as a seed, fit the generator.
+        batch_size, seed, shuffle_bytes = map(index, (batch_size, seed, shuffle_bytes))
+        if batch_size < 1 or world_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size={batch_size} counts the global batch and must be a positive multiple of "
                 f"world_size={world_size}, so that every rank gets the same number of samples."

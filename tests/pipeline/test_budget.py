@@ -192,6 +192,6 @@ def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Co
         enough = re.search(r"at least (\S+) passes", str(refused.value))
         assert enough is not None
         RepetitionBudget(max_passes=float(enough[1]), num_steps=needed).check(np.array(sizes), 1)
-    for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"surplus": "other"}):
+    for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"num_steps": 1.5}, {"surplus": "other"}):
         with pytest.raises(BudgetError):
             RepetitionBudget(**{"max_passes": 1.0, "num_steps": 1, **wrong})
