@@ -84,7 +84,8 @@ def paced_probabilities(
     if step >= budget.num_steps:
         raise BudgetError(
             f"step {step} lies beyond the {budget.num_steps} steps that the repetition budget was planned "
-            "for. Plan for a longer run (num_steps), or continue with a stream without a budget."
+            "for: the run has ended. A longer one begins anew, with a budget that is planned for it "
+            "(num_steps) or with none."
         )
     sizes = mixture.view.sizes
     caps = paced_caps(budget, sizes, used, step, batch_size)
