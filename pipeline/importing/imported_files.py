@@ -204,6 +204,12 @@ def _read_tokens(where: str, schema: SampleSchema) -> NDArray[Any]:
             )
         for shard in domain.shards:
             content = place.read(shard.file)
+            found = hashlib.sha256(content).hexdigest()
+            if shard.sha256 not in (None, found):
+                raise CorpusError(
+                    f"{place.address(shard.file)} cannot be imported: its sha256 is {found[:16]}…, its index "
+                    f"says {str(shard.sha256)[:16]}…. Copy or write it again."
+                )
             assert shard.samples is not None
             data = content[len(content) - shard.samples * schema.sample_bytes :]
             dtype = np.dtype(schema.dtype).newbyteorder("<")

@@ -21,6 +21,7 @@ from pipeline.errors import CorpusError, StorageError
 from pipeline.import_command import main, parse
 from pipeline.importing import importer as importer_module
 from pipeline.importing import shard_survey
+from pipeline.importing.import_config import ImportedTarget
 from pipeline.storage.blocks import BlockGrid, block_checksum
 from pipeline.stores.object_store import ObjectStore
 from tests.foreign_shards import (
@@ -530,6 +531,20 @@ def test_impossible_options(data: Path, tmp_path: Path, options: list[str], mess
     with pytest.raises(CorpusError, match=message):
         main([str(data), "--work", str(tmp_path / "work"), *options])
     assert not (data / "manifest.json").exists()
+
+
+def test_a_target_beyond_the_vocabulary_or_damaged_is_refused(data: Path, tmp_path: Path) -> None:
+    write_mds_tokens(data / "a", tokens_of(0, 100))
+    folder = write_mds_tokens(tmp_path / "t", tokens_of(1, 50) + np.uint16(4000), hashes=["sha256"])
+    targets = (ImportedTarget(name="far", train=str(folder)),)
+    with pytest.raises(CorpusError, match=r"'far' holds the token 4,9\d\d; .* ends at 999"):
+        import_folder(data, targets=targets, **KNOWN_TOKENS)
+    shard = folder / "shard.00000.mds"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"shard\.00000\.mds cannot be imported: its sha256 is"):
+        import_folder(data, targets=targets)
 
 
 def test_facts_about_tokens_do_not_fit_records(data: Path) -> None:
