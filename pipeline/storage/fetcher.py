@@ -56,15 +56,15 @@ class Fetcher:
         """
         arrivals: Arrivals = SimpleQueue()
         wanted = blocks.tolist()
-        with self._changed:
-            if self.closing.is_set():
-                raise _closed()
-            for block in wanted:
-                if block not in self._waiting and block not in self._under_way:
-                    self._urgent.append(block)
-                self._waiting.setdefault(block, []).append(arrivals)
-            self._put_to_work()
         try:
+            with self._changed:
+                if self.closing.is_set():
+                    raise _closed()
+                for block in wanted:
+                    if block not in self._waiting and block not in self._under_way:
+                        self._urgent.append(block)
+                    self._waiting.setdefault(block, []).append(arrivals)
+                self._put_to_work()
             yield _results(arrivals, len(wanted))
         finally:
             self._withdraw(wanted, arrivals)
@@ -100,8 +100,8 @@ class Fetcher:
         for _ in range(min(backlog - free, self._connections - len(self._threads))):
             # Daemons: a fetch that hangs must not keep the process alive.
             thread = threading.Thread(target=self._work, name="braidstream-fetch", daemon=True)
+            thread.start()  # the system may refuse
             self._threads.add(thread)
-            thread.start()
 
     def _work(self) -> None:
         while (block := self._next()) is not None:

@@ -126,6 +126,23 @@ def test_a_panic_of_native_code_reaches_the_caller_too() -> None:
         list(arriving)
 
 
+def test_a_thread_that_cannot_be_started_is_an_error_and_not_counted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fetcher = Fetcher(lambda block, urgent: b"%d" % block, connections=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"), fetcher.fetch(numbers(4)):
+            pass
+        with pytest.raises(RuntimeError, match="new thread"):
+            fetcher.read_ahead(numbers(5))
+    with fetcher.fetch(numbers(4)) as arriving:
+        assert list(arriving) == [(4, b"4")]
+
+
 def test_a_failure_of_reading_ahead_is_quiet_until_the_block_is_needed(gate: Gate) -> None:
     fetcher = Fetcher(gate.load, connections=2)
     gate.failing.add(4)
