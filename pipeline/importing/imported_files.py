@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,9 +59,8 @@ def named_levels(names: Sequence[str]) -> list[list[NamedDomain]]:
     group_of = [name.partition("/")[0] for name in names]
     sizes = Counter(group_of)
     if all(name.count("/") == 1 for name in names) and 1 < len(sizes) < len(names):
-        begins = [group_of.index(group) for group in sizes]
-        groups = zip(begins, sizes.items(), strict=True)
-        levels.insert(1, [NamedDomain(first, first + n, name) for first, (name, n) in groups])
+        groups = zip(accumulate(sizes.values()), sizes.items(), strict=True)
+        levels.insert(1, [NamedDomain(end - n, end, name) for end, (name, n) in groups])
     return levels
 
 
