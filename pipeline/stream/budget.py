@@ -49,8 +49,11 @@ class RepetitionBudget:
             raise BudgetError(f"surplus={self.surplus!r} must be 'mixture' or 'natural'.")
 
     def allowance(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Samples that each domain of `sizes` (k,) may give in the whole run: int64 (k,)."""
-        allowed: Floats = np.floor(self.max_passes * sizes)
+        """Samples that each domain of `sizes` (k,) may give in the whole run: int64 (k,).
+
+        Bounded so that their sum is a number, too, far beyond what a run can draw.
+        """
+        allowed: Floats = np.floor(np.minimum(self.max_passes * sizes, 2**62 // len(sizes)))
         return allowed.astype(np.int64)
 
     def check(self, sizes: NDArray[np.int64], batch_size: int) -> None:

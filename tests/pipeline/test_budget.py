@@ -177,6 +177,14 @@ def test_a_run_that_uses_every_allowed_sample_uses_each_exactly(numbered_corpus:
         assert stream.samples_drawn.sum() == numbered_corpus.num_samples
 
 
+@pytest.mark.parametrize("max_passes", [1e9, 1e12, 1e300])
+def test_a_budget_without_a_bound_to_speak_of_supplies_any_run(max_passes: float) -> None:
+    for sizes in (np.full(1000, 10**8), np.array([0, 1])):
+        budget = RepetitionBudget(max_passes=max_passes, num_steps=10**6)
+        budget.check(sizes, 512)
+        assert (budget.allowance(sizes)[sizes > 0] >= 10**6 * 512).all()
+
+
 def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Corpus) -> None:
     view = numbered_corpus.domains(k=6)
     with pytest.raises(BudgetError, match=r"Allow at least \d+\.\d\d passes"):
