@@ -66,7 +66,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
         # Of numpy they would neither be JSON nor, as a seed, fit the generator.
-        batch_size, seed, shuffle_bytes = map(index, (batch_size, seed, shuffle_bytes))
+        batch_size, seed, shuffle_bytes = index(batch_size), index(seed), int(shuffle_bytes)
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size={batch_size} counts the global batch and must be a positive multiple of "

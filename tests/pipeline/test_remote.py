@@ -92,6 +92,12 @@ def test_a_second_start_fetches_nothing_but_the_manifest(
     assert corpus.statistics.bytes_fetched == 0
 
 
+def test_a_number_of_bytes_may_be_written_as_a_float(address: str, tmp_path: Path) -> None:
+    corpus = open_corpus(address, cache=tmp_path, cache_bytes=1e5)  # type: ignore[arg-type]
+    read_everything(corpus)
+    assert corpus.blocks._opened().cache.num_slots == 24  # type: ignore[union-attr]
+
+
 def test_what_was_read_ahead_is_a_hit(address: str, proxy: FaultProxy, tmp_path: Path) -> None:
     corpus = open_corpus(address, cache=tmp_path)
     reader = corpus.reader

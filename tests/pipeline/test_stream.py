@@ -230,9 +230,10 @@ def test_numbers_of_numpy_are_as_good_as_others(numbered_corpus: Corpus) -> None
             natural,
             batch_size=kind(8),
             seed=kind(2**40 + 5),
+            shuffle_bytes=number(2e3),
             budget=RepetitionBudget(max_passes=2, num_steps=kind(9)),
         )
-        for kind in (int, np.int64)
+        for kind, number in ((int, int), (np.int64, float))
     ]
     assert_same(*[[next(stream) for _ in range(9)] for stream in streams])
     plain, numpys = (json.dumps(stream.state_dict()) for stream in streams)
