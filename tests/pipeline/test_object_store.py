@@ -233,6 +233,14 @@ def test_wrong_credentials_are_one_error_at_once_that_repeats_none_of_them(
         assert secret not in everything
 
 
+def test_an_endpoint_without_a_scheme_is_an_error_that_names_its_variable(
+    s3_store: ObjectStore, s3_server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint.removeprefix("http://"))
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL must begin with https://"):
+        ObjectStore(s3_store.url, retries=IMPATIENT).read("shards/a b.bin")
+
+
 def test_no_credentials_at_all_is_one_error_that_says_where_to_put_them(
     s3: StoreServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
