@@ -25,7 +25,13 @@ def normalized(address: str) -> str:
     An address is printed, logged and saved, so one that carries a password or a token is refused, and the
     refusal does not repeat it.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise StorageError(
+            "an address was given whose bucket or host cannot be one (an unpaired bracket, for instance): it "
+            "takes s3://bucket/prefix or the like. Write it again."
+        ) from None  # Python's own message may repeat a password
     if "@" in parts.netloc or _QUERY.search(address) or _NO_TEXT.search(address):
         raise StorageError(
             f"a {parts.scheme}:// address was given with a user name, password, query or fragment, which "

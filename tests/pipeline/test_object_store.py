@@ -188,6 +188,13 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         ObjectStore(url)
 
 
+@pytest.mark.parametrize("url", ["s3://[bucket/x", "http://id:secret-word@ho\u2100st/x"])
+def test_a_host_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(StorageError, match="bucket or host cannot be one") as caught:
+        ObjectStore(url)
+    assert "secret-word" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/C#", "s3://bucket/why?", "s3://bucket/a#/b"])
 def test_a_sign_that_would_end_the_prefix_is_refused_and_can_be_written_otherwise(url: str) -> None:
     with pytest.raises(StorageError, match=r"write %3F for \? and %23 for #"):
