@@ -296,7 +296,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             "transform": self.transform,
             "shuffle_bytes": self.shuffle_bytes,
         }
-        return _worker_copy, (self.corpus, self.view.k, settings, self.state_dict(), self._shared)
+        reopen = self.corpus.__reduce__()
+        return _worker_copy, (reopen, self.view.k, settings, self.state_dict(), self._shared)
 
     def _follow_loader(self) -> None:
         """Go to where the caller is: just after the last batch that came, whoever made it."""
@@ -388,14 +389,35 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             self._course.serve(self._planner(Share(self._rows, **saved)))
 
 
+class _Unopened(IterableDataset[Batch]):
+    """The stream of a worker that could not open the corpus: says why where its first batch should be.
+
+    An error while the stream is sent would end the process, and all that the caller would learn is that.
+    """
+
+    def __init__(self, error: Exception, step: int, shared: SharedMixtures) -> None:
+        self._error, self._step, self._shared = error, step, shared
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        assert worker is not None
+        self._shared.fail(worker.id, self._step + worker.id)
+        raise self._error
+
+
 def _worker_copy(
-    corpus: Corpus,
+    reopen: tuple[Callable[..., Corpus], tuple[Any, ...]],
     k: int,
     settings: dict[str, Any],
     state: dict[str, Any],
     shared: SharedMixtures,
-) -> MixtureStream:
-    stream = MixtureStream(corpus, Mixture.natural(corpus.domains(k=k)), **settings)
+) -> MixtureStream | _Unopened:
+    open_again, arguments = reopen
+    try:
+        corpus = open_again(*arguments)
+        stream = MixtureStream(corpus, Mixture.natural(corpus.domains(k=k)), **settings)
+    except Exception as error:
+        return _Unopened(error, state["step"], shared)
     stream.load_state_dict(state)
     stream._shared = shared
     return stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from pipeline import (
     Batch,
     BudgetError,
     Corpus,
+    CorpusError,
     Mixture,
     MixtureStream,
     RepetitionBudget,
     StateError,
+    open_corpus,
 )
 from tests.corpora import position_of
 from tests.pipeline.test_stream import make, mixture_at
@@ -277,6 +280,20 @@ def test_a_transform_does_not_end_the_stream_by_a_stop_of_its_own(
     with pytest.raises(RuntimeError, match="StopIteration"):
         take(loader(stream, workers), 3)
     assert stream.step == 0
+
+
+def test_a_worker_that_cannot_open_the_corpus_says_why(
+    numbered_corpus: Corpus, tmp_path: Path
+) -> None:
+    shutil.copytree(numbered_corpus.path, tmp_path / "corpus")
+    stream = make(open_corpus(tmp_path / "corpus"), 6, False)
+    take(stream, 2)
+    (tmp_path / "corpus").rename(tmp_path / "moved")
+    with pytest.raises(CorpusError, match="is not a corpus"):
+        next(iter(loader(stream)))
+    assert stream.step == 2
+    (tmp_path / "moved").rename(tmp_path / "corpus")
+    assert take(loader(stream), 1)[0].step == 2
 
 
 def test_a_forked_worker_says_what_to_do(numbered_corpus: Corpus) -> None:
