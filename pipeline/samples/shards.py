@@ -7,6 +7,7 @@ a time: positions become handles, and handles become samples.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -75,6 +76,7 @@ class MappedReader:
         # together, whatever another thread maps.
         self._memory = 0, np.empty(0, dtype=f"V{schema.sample_bytes}")
         self._mapping = threading.Lock()
+        self._begin, self._end = sys.maxsize, 0
         self._maps: list[NDArray[np.uint8]] = []
         self._first_address = np.full(len(shards), _UNMAPPED, dtype=np.int64)
 
@@ -101,14 +103,14 @@ class MappedReader:
         sample_bytes = self._geometry.sample_bytes
         with self._mapping:
             self._maps += contents
-            base = min(content.ctypes.data for content in self._maps)
-            end = max(content.ctypes.data + len(content) for content in self._maps)
-            count = end - base - sample_bytes + 1
-            self._memory = base, np.asarray(_Memory(base, count, sample_bytes))
+            begins = [content.ctypes.data for content in contents]
+            ends = [begin + len(content) for begin, content in zip(begins, contents, strict=True)]
+            self._begin, self._end = min(self._begin, *begins), max(self._end, *ends)
+            count = self._end - self._begin - sample_bytes + 1
+            self._memory = self._begin, np.asarray(_Memory(self._begin, count, sample_bytes))
             # Last: from now on other threads read there, too.
-            for number, content in zip(numbers, contents, strict=True):
-                offset = self._shards[number].data_offset
-                self._first_address[number] = content.ctypes.data + offset
+            for number, begin in zip(numbers, begins, strict=True):
+                self._first_address[number] = begin + self._shards[number].data_offset
 
 
 class BlockReader:
