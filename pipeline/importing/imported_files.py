@@ -145,7 +145,8 @@ def read_tokenizer(config: ImportConfig) -> GivenTokenizer | None:
 
 def write_tokenizer(place: Place, given: GivenTokenizer) -> TokenizerEntry:
     """Copy it into the corpus."""
-    file = "tokenizer.json" if given.source else "index/vocabulary.json"
+    # Not beside the shards, where somebody's own may lie.
+    file = "index/tokenizer.json" if given.source else "index/vocabulary.json"
     entry = write_file(place, file, given.content)
     return TokenizerEntry(
         file=entry.file,

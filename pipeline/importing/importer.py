@@ -6,8 +6,9 @@ folder, so that an import which was stopped goes on with the next shard. Beside 
     manifest.json                    last
     index/blocks.npy                 checksums of the blocks
     index/extents.npy                where samples lie, for samples of varying length
+    index/tokenizer.json             where it was given
     tree/, cards/                    the domains: ranges of samples, and their names
-    targets/, tokenizer.json         where they were given
+    targets/                         where they were given
 """
 
 from __future__ import annotations

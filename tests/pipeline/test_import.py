@@ -339,6 +339,19 @@ def test_an_import_into_a_bucket_opens_from_there(
     assert corpus.read(order) == open_corpus(data).read(order)
 
 
+def test_a_tokenizer_beside_the_shards_stays_as_it_is(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    (data / "tokenizer.json").write_text('{"model": {"vocab": {"mine": 0}}}')
+    given = tmp_path / "tokenizer.json"
+    given.write_text('{"model": {"vocab": {"a": 0, "b": 999}}}')
+    before = contents(data)
+    import_folder(data, tokenizer=given, separator_id=0, pad_id=1)
+    after = contents(data)
+    assert {name: after[name] for name in before} == before
+    assert open_corpus(data).vocab_size == 1000
+
+
 def test_what_lies_in_the_work_folder_that_was_given_stays_there(
     data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
