@@ -35,7 +35,7 @@ def raw(address: str) -> Reading:
     from obstore.store import from_url
 
     content = ObjectStore(address).read("manifest.json")
-    manifest = parse_manifest(content.decode("utf-8"), where=address)
+    manifest = parse_manifest(content, where=address)
     assert manifest.blocks is not None
     grid = BlockGrid(manifest.shards, manifest.blocks.block_bytes)
     client = from_url(address, client_options={"allow_http": True})

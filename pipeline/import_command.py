@@ -79,7 +79,7 @@ def parse(argv: Sequence[str]) -> ImportConfig:
     )
     add("--allow-pickle", action="store_true", help="accept MDS columns of the encoding pkl")
     add("--connections", type=int, default=8, help="shards read at once (default: %(default)s)")
-    add("--work", type=Path, help="work folder (default: one in the user's cache folder)")
+    add("--work", type=Path, help="work folder (default: the user's cache folder)")
     options = parser.parse_args(list(argv))
     prefix = (
         normalized(options.prefix)
@@ -96,7 +96,8 @@ def parse(argv: Sequence[str]) -> ImportConfig:
         pad_id=options.pad_id,
         targets=tuple(options.target),
         allow_pickle=options.allow_pickle,
-        work=options.work or CacheSettings.of().folder / "import" / key,
+        # A folder of its own also in one that was given: it is removed at the end, with all that is in it.
+        work=(options.work or CacheSettings.of().folder / "import") / key,
         connections=options.connections,
     )
 

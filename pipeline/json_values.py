@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import CorpusError
 
 T = TypeVar("T")
+
+_hints_of = cache(get_type_hints)
+"""Remembered, for a manifest has an object for every shard."""
 
 
 def from_json(kind: type[T], content: Any, where: str) -> T:
@@ -18,7 +22,7 @@ def from_json(kind: type[T], content: Any, where: str) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(content) - known):
         raise CorpusError(f"{where}: {kind.__name__} has the unknown fields {unknown}.")
-    hints = get_type_hints(kind)
+    hints = _hints_of(kind)  # type: ignore[arg-type]
     values = {
         name: _convert(hints[name], value, f"{where}: {name}") for name, value in content.items()
     }

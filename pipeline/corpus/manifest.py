@@ -222,7 +222,7 @@ class Manifest:
                 + (f": {str(folder.parent)!r}." if is_manifest_file(folder.name) else ".")
             )
         try:
-            text = path.read_text(encoding="utf-8")
+            content = path.read_bytes()
         except FileNotFoundError:
             if name != MANIFEST_FILE:
                 raise CorpusError(
@@ -233,7 +233,7 @@ class Manifest:
                 f"{str(folder)!r} is not a corpus: it has no {MANIFEST_FILE}, which a build writes last. "
                 f"Build one with `braidstream build TEXTS --out {folder}`, or run an unfinished build again."
             ) from None
-        return parse_manifest(text, where=str(path))
+        return parse_manifest(content, where=str(path))
 
 
 def version_file(version: int) -> str:
@@ -246,11 +246,11 @@ def is_manifest_file(name: str) -> bool:
     return re.match(r"manifest\.(v\d+\.)?json", name) is not None
 
 
-def parse_manifest(text: str, *, where: str) -> Manifest:
+def parse_manifest(file: bytes, *, where: str) -> Manifest:
     """Turn JSON into a checked `Manifest`; `where` names the source in errors."""
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = json.loads(file.decode())
+    except ValueError as error:
         raise CorpusError(
             f"{where} is no JSON ({error}); fetch or build the corpus again."
         ) from error

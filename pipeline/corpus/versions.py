@@ -50,7 +50,7 @@ def publish_version(place: Place, manifest: Manifest) -> None:
     it follows is not the newest any more.
     """
     content = place.read(MANIFEST_FILE)
-    before = parse_manifest(content.decode(), where=place.address(MANIFEST_FILE))
+    before = parse_manifest(content, where=place.address(MANIFEST_FILE))
     if before.fingerprint != manifest.earlier[-1]:
         raise CorpusError(
             f"{place.url} changed under way: documents were to be added to {manifest.earlier[-1][:12]}, it "

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,9 +59,8 @@ def named_levels(names: Sequence[str]) -> list[list[NamedDomain]]:
     group_of = [name.partition("/")[0] for name in names]
     sizes = Counter(group_of)
     if all(name.count("/") == 1 for name in names) and 1 < len(sizes) < len(names):
-        begins = [group_of.index(group) for group in sizes]
-        groups = zip(begins, sizes.items(), strict=True)
-        levels.insert(1, [NamedDomain(first, first + n, name) for first, (name, n) in groups])
+        groups = zip(accumulate(sizes.values()), sizes.items(), strict=True)
+        levels.insert(1, [NamedDomain(end - n, end, name) for end, (name, n) in groups])
     return levels
 
 
@@ -145,7 +145,8 @@ def read_tokenizer(config: ImportConfig) -> GivenTokenizer | None:
 
 def write_tokenizer(place: Place, given: GivenTokenizer) -> TokenizerEntry:
     """Copy it into the corpus."""
-    file = "tokenizer.json" if given.source else "index/vocabulary.json"
+    # Not beside the shards, where somebody's own may lie.
+    file = "index/tokenizer.json" if given.source else "index/vocabulary.json"
     entry = write_file(place, file, given.content)
     return TokenizerEntry(
         file=entry.file,
@@ -204,6 +205,12 @@ def _read_tokens(where: str, schema: SampleSchema) -> NDArray[Any]:
             )
         for shard in domain.shards:
             content = place.read(shard.file)
+            found = hashlib.sha256(content).hexdigest()
+            if shard.sha256 not in (None, found):
+                raise CorpusError(
+                    f"{place.address(shard.file)} cannot be imported: its sha256 is {found[:16]}…, its index "
+                    f"says {str(shard.sha256)[:16]}…. Copy or write it again."
+                )
             assert shard.samples is not None
             data = content[len(content) - shard.samples * schema.sample_bytes :]
             dtype = np.dtype(schema.dtype).newbyteorder("<")

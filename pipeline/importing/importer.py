@@ -6,8 +6,9 @@ folder, so that an import which was stopped goes on with the next shard. Beside 
     manifest.json                    last
     index/blocks.npy                 checksums of the blocks
     index/extents.npy                where samples lie, for samples of varying length
+    index/tokenizer.json             where it was given
     tree/, cards/                    the domains: ranges of samples, and their names
-    targets/, tokenizer.json         where they were given
+    targets/                         where they were given
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
     targets = [files.read_target(target, schema) for target in config.targets if schema is not None]
     block_bytes = whole_samples(config.block_bytes, schema) if schema else config.block_bytes
     surveys = _survey_all(place, domains, schema, block_bytes, config, meter)
-    _check(domains, surveys, None if tokenizer is None else tokenizer.vocab_size)
+    _check(domains, surveys, targets, None if tokenizer is None else tokenizer.vocab_size)
     place.delete(MANIFEST_FILE)
     manifest = _assemble(place, domains, surveys, schema, block_bytes, tokenizer, targets)
     manifest.write(config.work)
@@ -152,7 +153,10 @@ def _survey_all(
 
 
 def _check(
-    domains: Sequence[FoundDomain], surveys: dict[str, ShardSurvey], vocab_size: int | None
+    domains: Sequence[FoundDomain],
+    surveys: dict[str, ShardSurvey],
+    targets: Sequence[files.GivenTarget],
+    vocab_size: int | None,
 ) -> None:
     """Refuse what cannot be a corpus, before an earlier one is replaced."""
     for domain in domains:
@@ -161,12 +165,18 @@ def _check(
                 f"the domain {domain.name!r} is empty: its shards hold no samples. Remove them, or name "
                 "their members KEY.EXTENSION."
             )
-    highest = max(survey.highest_token for survey in surveys.values())
-    if vocab_size is not None and highest >= vocab_size:
-        raise CorpusError(
-            f"the shards hold the token {highest:,}; a vocabulary of {vocab_size:,} ends at "
-            f"{vocab_size - 1:,}. Give the tokenizer, or the vocabulary's size, that made them."
-        )
+    if vocab_size is None:
+        return
+    highest = {"the shards hold": max(survey.highest_token for survey in surveys.values())}
+    for target in targets:
+        parts = (target.train,) if target.test is None else (target.train, target.test)
+        highest[f"the target {target.name!r} holds"] = max(int(part.max()) for part in parts)
+    for who, token in highest.items():
+        if token >= vocab_size:
+            raise CorpusError(
+                f"{who} the token {token:,}; a vocabulary of {vocab_size:,} ends at {vocab_size - 1:,}. "
+                "Give the tokenizer, or the vocabulary's size, that made them."
+            )
 
 
 def _shards(domains: Sequence[FoundDomain]) -> Iterator[FoundShard]:

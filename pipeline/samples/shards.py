@@ -7,6 +7,8 @@ a time: positions become handles, and handles become samples.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -61,7 +63,7 @@ class MappedReader:
 
     A handle is a memory address. To numpy, the stretch of memory that holds the maps is one array of
     samples that begin at every byte, overlapping; indexing it with addresses copies a batch from any
-    number of shards in one call, as fast as from a single flat array.
+    number of shards in one call, as fast as from a single flat array. Safe to use from several threads.
     """
 
     def __init__(
@@ -70,8 +72,11 @@ class MappedReader:
         self._storage = storage
         self._shards = shards
         self._geometry = _Geometry(shards, schema)
-        self._memory = np.empty(0, dtype=f"V{schema.sample_bytes}")
-        self._base = 0
+        # The address where the maps begin, and that array: one value, so that a copy uses two that belong
+        # together, whatever another thread maps.
+        self._memory = 0, np.empty(0, dtype=f"V{schema.sample_bytes}")
+        self._mapping = threading.Lock()
+        self._begin, self._end = sys.maxsize, 0
         self._maps: list[NDArray[np.uint8]] = []
         self._first_address = np.full(len(shards), _UNMAPPED, dtype=np.int64)
 
@@ -87,22 +92,25 @@ class MappedReader:
 
     def copy(self, handles: Ints) -> NDArray[Any]:
         """See `SampleReader`."""
-        return self._geometry.as_tokens(self._memory[handles - self._base])
+        base, memory = self._memory
+        return self._geometry.as_tokens(memory[handles - base])
 
     def read_ahead(self, handles: Ints) -> None:
         """Nothing: the kernel reads mapped files as it sees fit."""
 
     def _map(self, numbers: Ints) -> None:
         contents = [self._storage.map(self._shards[number]) for number in numbers]  # all or none
-        for number, content in zip(numbers, contents, strict=True):
-            self._maps.append(content)
-            self._first_address[number] = content.ctypes.data + self._shards[number].data_offset
-        self._base = min(content.ctypes.data for content in self._maps)
-        end = max(content.ctypes.data + len(content) for content in self._maps)
         sample_bytes = self._geometry.sample_bytes
-        self._memory = np.asarray(
-            _Memory(self._base, end - self._base - sample_bytes + 1, sample_bytes)
-        )
+        with self._mapping:
+            self._maps += contents
+            begins = [content.ctypes.data for content in contents]
+            ends = [begin + len(content) for begin, content in zip(begins, contents, strict=True)]
+            self._begin, self._end = min(self._begin, *begins), max(self._end, *ends)
+            count = self._end - self._begin - sample_bytes + 1
+            self._memory = self._begin, np.asarray(_Memory(self._begin, count, sample_bytes))
+            # Last: from now on other threads read there, too.
+            for number, begin in zip(numbers, begins, strict=True):
+                self._first_address[number] = begin + self._shards[number].data_offset
 
 
 class BlockReader:

@@ -32,7 +32,10 @@ class TarGroup(NamedTuple):
 
 
 def decode_group(content: bytes) -> dict[str, Any]:
-    """The members of one sample by extension, as bytes, and its `__key__`."""
+    """The members of one sample by extension, as bytes, and its `__key__`.
+
+    Raises `tarfile.TarError` or `ValueError` for a damaged one.
+    """
     sample: dict[str, Any] = {}
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         for member in tar:
@@ -43,6 +46,8 @@ def decode_group(content: bytes) -> dict[str, Any]:
                 assert file is not None, "regular members can be read"
                 sample.setdefault("__key__", key)
                 sample[extension] = file.read()
+        if tar.offset != len(content):  # tarfile takes a damaged header for the end
+            raise ValueError(f"its members take {tar.offset:,} bytes of {len(content):,}")
     return sample
 
 
@@ -50,7 +55,7 @@ def find_groups(file: IO[bytes]) -> Iterator[TarGroup]:
     """The samples of a tar that is read once from front to back.
 
     Raises `tarfile.TarError` for what is no plain tar, and `ValueError` for a sample with two members of
-    one extension.
+    one extension, or where the samples end before the tar does.
     """
     key, begin, end = None, 0, 0
     extensions: set[str] = set()
@@ -70,8 +75,14 @@ def find_groups(file: IO[bytes]) -> Iterator[TarGroup]:
                 )
             extensions.add(name[1])
             end = tar.offset
-    if key is not None:
-        yield TarGroup(key, begin, end)
+        if key is not None:
+            yield TarGroup(key, begin, end)
+        rest: Any = tar.fileobj  # tarfile takes a damaged header for the end
+        while part := rest.read(2**20):
+            if part.strip(b"\0"):
+                raise ValueError(
+                    f"what follows its first {tar.offset:,} bytes is neither a member nor its end"
+                )
 
 
 def _name_of(member: tarfile.TarInfo) -> tuple[str, str] | None:

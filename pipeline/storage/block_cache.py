@@ -170,6 +170,8 @@ class BlockCache:
             table = table.copied(path, shape, num_slots)
         with data.open("ab") as file:
             file.truncate(num_slots * self.slot_bytes)
+        # Of a clock that was set back since, the times would outlive all that is used from now on.
+        np.minimum(table.last_used, time.time_ns(), out=table.last_used)
         return table
 
     def _take_over(self, shape: TableShape, num_slots: int) -> BlockTable | None:
@@ -179,7 +181,7 @@ class BlockCache:
         checked before they are used.
         """
         for folder, (fingerprint, num_blocks) in reversed(self._earlier.items()):
-            if not (folder / "table").is_file():
+            if not (folder / "data").is_file():  # nor where one that was killed has moved it away
                 continue
             before = TableShape(
                 corpus_fingerprint=fingerprint, num_blocks=num_blocks, slot_bytes=shape.slot_bytes

@@ -40,6 +40,6 @@ class CacheSettings:
         folder = cache or os.environ.get("BRAIDSTREAM_CACHE") or "~/.cache/braidstream"
         return CacheSettings(
             folder=Path(folder).expanduser().absolute(),
-            bytes=CACHE_BYTES if cache_bytes is None else cache_bytes,
+            bytes=CACHE_BYTES if cache_bytes is None else int(cache_bytes),
             connections=CONNECTIONS if connections is None else connections,
         )

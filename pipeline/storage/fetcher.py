@@ -20,7 +20,7 @@ from pipeline.storage.blocks import Ints
 Load = Callable[[int, bool], bytes | None]
 """load(block, urgent) gets one block. None says that it is, or will be, where the caller looks first; what is
 not urgent may be left to another process that is already at it."""
-Outcome = bytes | None | Exception
+Outcome = bytes | None | BaseException
 Arrivals = SimpleQueue[tuple[int, Outcome]]
 
 _IDLE_SECONDS = 2.0
@@ -56,15 +56,15 @@ class Fetcher:
         """
         arrivals: Arrivals = SimpleQueue()
         wanted = blocks.tolist()
-        with self._changed:
-            if self.closing.is_set():
-                raise _closed()
-            for block in wanted:
-                if block not in self._waiting and block not in self._under_way:
-                    self._urgent.append(block)
-                self._waiting.setdefault(block, []).append(arrivals)
-            self._put_to_work()
         try:
+            with self._changed:
+                if self.closing.is_set():
+                    raise _closed()
+                for block in wanted:
+                    if block not in self._waiting and block not in self._under_way:
+                        self._urgent.append(block)
+                    self._waiting.setdefault(block, []).append(arrivals)
+                self._put_to_work()
             yield _results(arrivals, len(wanted))
         finally:
             self._withdraw(wanted, arrivals)
@@ -100,15 +100,15 @@ class Fetcher:
         for _ in range(min(backlog - free, self._connections - len(self._threads))):
             # Daemons: a fetch that hangs must not keep the process alive.
             thread = threading.Thread(target=self._work, name="braidstream-fetch", daemon=True)
+            thread.start()  # the system may refuse
             self._threads.add(thread)
-            thread.start()
 
     def _work(self) -> None:
         while (block := self._next()) is not None:
             outcome: Outcome
             try:
                 outcome = self._load(block, bool(self._under_way[block]))
-            except Exception as error:
+            except BaseException as error:  # a panic of the client's native code is no Exception
                 outcome = error
             self._deliver(block, outcome)
             del outcome
@@ -121,7 +121,7 @@ class Fetcher:
         with self._changed:
             from_the_start = self._under_way.pop(block)
             waiting = self._waiting.pop(block, [])
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 later = [arrivals for arrivals in waiting if arrivals not in from_the_start]
                 waiting = [arrivals for arrivals in waiting if arrivals in from_the_start]
                 if later:
@@ -168,7 +168,7 @@ class Fetcher:
 def _results(arrivals: Arrivals, count: int) -> Iterator[tuple[int, bytes | None]]:
     for _ in range(count):
         block, outcome = arrivals.get()
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         yield block, outcome
 

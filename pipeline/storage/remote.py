@@ -241,9 +241,12 @@ class CachedBlocks:
     def _load(self, block: int, urgent: bool) -> bytes | None:
         """Get one block into the cache; runs in the fetcher's threads."""
         cache, fetcher = self._opened()
+        began = time.monotonic()
         while not cache.claim(block):
             if not urgent or cache.holds(block) or fetcher.closing.wait(_PATIENCE_SECONDS):
                 return None
+            if time.monotonic() - began > self._store.retries.request_seconds:
+                break  # whoever is at it may have been stopped, and twice is better than never
         try:
             if cache.holds(block):
                 return None

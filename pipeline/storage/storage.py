@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.corpus.manifest import FileEntry
 from pipeline.errors import CorpusError
+from pipeline.storage.mapped_file import mapped
 
 
 class Storage(Protocol):
@@ -108,8 +109,7 @@ class LocalStorage:
 
     def map(self, entry: FileEntry) -> NDArray[np.uint8]:
         """Map a file; `CorpusError` when it is missing or its length is not the manifest's."""
-        mapped = np.memmap(self._existing(entry), dtype=np.uint8, mode="r")
-        return np.asarray(mapped)
+        return mapped(self._existing(entry))
 
     def _existing(self, entry: FileEntry) -> Path:
         path = self.folder / entry.file

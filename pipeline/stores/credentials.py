@@ -32,13 +32,19 @@ def client_settings(scheme: str) -> dict[str, Any]:
 
 
 def allows_plain_http(scheme: str, settings: dict[str, Any]) -> bool:
-    """Whether the user named an endpoint without encryption; only then may the client talk to one."""
+    """Whether the user named an endpoint without encryption; only then may the client talk to one.
+
+    Raises `StorageError` for an endpoint of neither kind, of which the client would panic.
+    """
     endpoints = {
         "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         "gs": ("GOOGLE_BASE_URL",),
         "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "AZURITE_BLOB_STORAGE_URL"),
     }.get(scheme, ())
     given = [os.environ.get(name, "") for name in endpoints]
+    for name, value in zip(endpoints, given, strict=True):
+        if value and not value.startswith(("http://", "https://")):
+            raise StorageError(f"{name} must begin with https:// or http://. Write it out.")
     given += [str(settings.get("config", {}).get(key, "")) for key in ("endpoint", "base_url")]
     return scheme == "http" or any(value.startswith("http://") for value in given)
 

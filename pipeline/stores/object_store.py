@@ -146,12 +146,15 @@ class ObjectStore:
         is told how many bytes were handed to the client; after a failed attempt it starts over at 0. What it
         raises stops the upload.
         """
+        address = self.address(name)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
 
         def put(client: Client) -> None:
             import obstore
 
-            pieces = checked_parts(content, PART_BYTES, sha256=sha256, on_position=on_position)
+            pieces = checked_parts(
+                content, PART_BYTES, address=address, sha256=sha256, on_position=on_position
+            )
             obstore.put(
                 client,
                 name,
@@ -162,7 +165,7 @@ class ObjectStore:
                 max_concurrency=PARTS_AT_ONCE,
             )
 
-        self._request(put, f"cannot write {self.address(name)} ({size:,} bytes)", writing=True)
+        self._request(put, f"cannot write {address} ({size:,} bytes)", writing=True)
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Name and length in bytes of every object under the prefix."""

@@ -13,13 +13,14 @@ def checked_parts(
     content: bytes | Path,
     part_bytes: int,
     *,
+    address: str,
     sha256: str | None,
     on_position: Callable[[int], None] | None,
 ) -> Iterator[bytes]:
     """The content in parts; `StorageError` in place of the last one if `sha256` (hex) is not that of all.
 
-    When the last part does not come, the client drops the upload and nothing is committed. `on_position` is
-    told how many bytes came before each part.
+    When the last part does not come, the client drops the upload and nothing is committed. `address`, for the
+    error, is where the content goes. `on_position` is told how many bytes came before each part.
     """
     digest = hashlib.sha256()
     held: bytes | None = None
@@ -34,8 +35,8 @@ def checked_parts(
         held = part
     if sha256 is not None and digest.hexdigest() != sha256:
         raise StorageError(
-            f"what was to be uploaded has the sha256 {digest.hexdigest()[:16]}…, expected "
-            f"{sha256[:16]}…: the file changed or is damaged. Nothing was committed."
+            f"what was to become {address} has the sha256 {digest.hexdigest()[:16]}…, expected "
+            f"{sha256[:16]}…: the file changed or is damaged. Nothing was committed; make it again."
         )
     yield held or b""
 

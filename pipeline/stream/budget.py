@@ -42,14 +42,18 @@ class RepetitionBudget:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.max_passes) and self.max_passes > 0):
             raise BudgetError(f"max_passes={self.max_passes!r} must be a positive number.")
-        if self.num_steps < 1:
-            raise BudgetError(f"num_steps={self.num_steps!r} must be at least 1.")
+        if self.num_steps < 1 or self.num_steps % 1:
+            raise BudgetError(f"num_steps={self.num_steps!r} must be a whole number of at least 1.")
+        object.__setattr__(self, "num_steps", int(self.num_steps))  # numpy's numbers are no JSON
         if self.surplus not in ("mixture", "natural"):
             raise BudgetError(f"surplus={self.surplus!r} must be 'mixture' or 'natural'.")
 
     def allowance(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Samples that each domain of `sizes` (k,) may give in the whole run: int64 (k,)."""
-        allowed: Floats = np.floor(self.max_passes * sizes)
+        """Samples that each domain of `sizes` (k,) may give in the whole run: int64 (k,).
+
+        Bounded so that their sum is a number, too, far beyond what a run can draw.
+        """
+        allowed: Floats = np.floor(np.minimum(self.max_passes * sizes, 2**62 // len(sizes)))
         return allowed.astype(np.int64)
 
     def check(self, sizes: NDArray[np.int64], batch_size: int) -> None:
@@ -83,7 +87,8 @@ def paced_probabilities(
     if step >= budget.num_steps:
         raise BudgetError(
             f"step {step} lies beyond the {budget.num_steps} steps that the repetition budget was planned "
-            "for. Plan for a longer run (num_steps), or continue with a stream without a budget."
+            "for: the run has ended. A longer one begins anew, with a budget that is planned for it "
+            "(num_steps) or with none."
         )
     sizes = mixture.view.sizes
     caps = paced_caps(budget, sizes, used, step, batch_size)

@@ -56,7 +56,9 @@ def number_draws(domains: Ints, used: Ints) -> Ints:
 
     `domains` (n,) in the order of drawing, `used` (k,) counted before the first of them: int64 (n,).
     """
-    order = domains.argsort(kind="stable")
+    # Short numbers are sorted several times faster.
+    kind = np.uint16 if len(used) <= 2**16 else np.int64
+    order = domains.astype(kind).argsort(kind="stable")
     grouped = domains[order]
     first_of_group = np.flatnonzero(np.diff(grouped, prepend=-1))
     group_lengths = np.diff(first_of_group, append=len(grouped))

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         transform: Callable[[Any], Any] | None = None,
         shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
+        # Of numpy they would neither be JSON nor, as a seed, fit the generator.
+        batch_size, seed, shuffle_bytes = index(batch_size), index(seed), int(shuffle_bytes)
+        if batch_size < 1 or world_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size={batch_size} counts the global batch and must be a positive multiple of "
                 f"world_size={world_size}, so that every rank gets the same number of samples."
@@ -255,7 +258,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         samples = self.corpus.reader.copy(plan.local_handles[row])
         self.wait_seconds += time.perf_counter() - started
         if self.transform is not None:
-            samples = [self.transform(sample) for sample in samples]
+            # In a generator, where a StopIteration is an error and does not end the stream without a word.
+            samples = list(self.transform(sample) for sample in samples)  # noqa: C400
         domains, positions = plan.local_domains[row].copy(), plan.local_positions[row].copy()
         batch = Batch(course.step, samples, domains, positions)
         course.step += 1
@@ -292,7 +296,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             "transform": self.transform,
             "shuffle_bytes": self.shuffle_bytes,
         }
-        return _worker_copy, (self.corpus, self.view.k, settings, self.state_dict(), self._shared)
+        reopen = self.corpus.__reduce__()
+        return _worker_copy, (reopen, self.view.k, settings, self.state_dict(), self._shared)
 
     def _follow_loader(self) -> None:
         """Go to where the caller is: just after the last batch that came, whoever made it."""
@@ -327,7 +332,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         worker = get_worker_info()
         if worker is None or self._in_worker:
             return
-        if self._shared is None:
+        if self._shared is None or self._watch is not None:  # or it has those of an earlier loader
             raise StateError(
                 "this worker was forked, and a fork inherits neither the connections of an object store "
                 'nor what the stream shares with its workers. Pass multiprocessing_context="forkserver" '
@@ -384,14 +389,35 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
             self._course.serve(self._planner(Share(self._rows, **saved)))
 
 
+class _Unopened(IterableDataset[Batch]):
+    """The stream of a worker that could not open the corpus: says why where its first batch should be.
+
+    An error while the stream is sent would end the process, and all that the caller would learn is that.
+    """
+
+    def __init__(self, error: Exception, step: int, shared: SharedMixtures) -> None:
+        self._error, self._step, self._shared = error, step, shared
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        assert worker is not None
+        self._shared.fail(worker.id, self._step + worker.id)
+        raise self._error
+
+
 def _worker_copy(
-    corpus: Corpus,
+    reopen: tuple[Callable[..., Corpus], tuple[Any, ...]],
     k: int,
     settings: dict[str, Any],
     state: dict[str, Any],
     shared: SharedMixtures,
-) -> MixtureStream:
-    stream = MixtureStream(corpus, Mixture.natural(corpus.domains(k=k)), **settings)
+) -> MixtureStream | _Unopened:
+    open_again, arguments = reopen
+    try:
+        corpus = open_again(*arguments)
+        stream = MixtureStream(corpus, Mixture.natural(corpus.domains(k=k)), **settings)
+    except Exception as error:
+        return _Unopened(error, state["step"], shared)
     stream.load_state_dict(state)
     stream._shared = shared
     return stream

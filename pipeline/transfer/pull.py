@@ -66,9 +66,7 @@ def fetch_manifest(store: ObjectStore, name: str = MANIFEST_FILE) -> Manifest:
         except MissingObjectError:
             raise MissingObjectError(_missing(store.url, name)) from None
         try:
-            return parse_manifest(content.decode(), where=where)
-        except UnicodeDecodeError:
-            problem = CorpusError(f"{where} is no text: it is damaged. Push the corpus again.")
+            return parse_manifest(content, where=where)
         except CorpusError as error:
             problem = error
         if content == before:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +19,7 @@ from pipeline.storage.block_cache import BlockCache
 from pipeline.storage.blocks import BlockGrid, block_checksum
 
 FINGERPRINT = "5eed" * 16
+LATER_FINGERPRINT = "beef" * 16
 
 
 class Noise:
@@ -41,6 +44,17 @@ class Noise:
             self.checksums,
             fingerprint=FINGERPRINT,
             cache_bytes=num_slots * slot_bytes,
+        )
+
+    def open_later(self, folder: Path) -> BlockCache:
+        """A cache with room for all blocks, of a later version of the corpus, to which nothing was added."""
+        return BlockCache(
+            folder,
+            self.grid,
+            self.checksums,
+            fingerprint=LATER_FINGERPRINT,
+            cache_bytes=1 << 30,
+            earlier={FINGERPRINT: self.num_blocks},
         )
 
     def read(self, cache: BlockCache, blocks: NDArray[np.int64]) -> list[bytes | None]:
@@ -106,6 +120,20 @@ def store_and_die(folder: Path, lines: int) -> None:
     noise = Noise(12, 20_000)
     cache = noise.open(folder, 8)
     assert cache.claim(11)
+    with _dying(lines):
+        cache.store(11, noise.contents[11])
+
+
+def take_over_and_die(folder: Path, lines: int) -> None:
+    """Open the cache of a later version; `kill -9` oneself before the line `lines` of that is run."""
+    noise = Noise(12, 20_000)
+    with _dying(lines):
+        noise.open_later(folder)
+
+
+@contextmanager
+def _dying(lines: int) -> Iterator[None]:
+    """Kill this process before it runs the line `lines` of the package."""
     count = 0
 
     def on_line(frame: FrameType, event: str, argument: object) -> Any:
@@ -116,10 +144,10 @@ def store_and_die(folder: Path, lines: int) -> None:
         return on_line
 
     def on_call(frame: FrameType, event: str, argument: object) -> Any:
-        return on_line if "pipeline" in frame.f_code.co_filename else None
+        return on_line if "pipeline/storage" in frame.f_code.co_filename else None
 
     sys.settrace(on_call)
-    cache.store(11, noise.contents[11])
+    yield
     sys.settrace(None)
 
 

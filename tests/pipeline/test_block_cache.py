@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from tests.pipeline.noise import (
     let_the_disk_fill_up,
     store_and_die,
     store_without_end,
+    take_over_and_die,
 )
 from tests.processes import stream_processes
 
@@ -155,6 +157,28 @@ def test_a_writer_that_is_killed_at_any_line_leaves_a_sound_cache(
     assert lines > 20
 
 
+def test_a_later_version_that_is_killed_at_any_line_of_its_opening_can_be_opened(
+    tmp_path: Path,
+    processes: ForkServerContext,
+) -> None:
+    for lines in itertools.count(0, 3):
+        folder = tmp_path / str(lines)
+        cache = NOISE.open(folder, 12)
+        for block in EVERYTHING:
+            cache.store(int(block), NOISE.contents[block])
+        del cache
+        killed = processes.Process(target=take_over_and_die, args=(folder, lines))
+        killed.start()
+        killed.join()
+        for cache in (NOISE.open_later(folder), NOISE.open(folder, 12)):
+            contents = NOISE.read(cache, EVERYTHING)
+            assert all(content in (None, NOISE.contents[n]) for n, content in enumerate(contents))
+        if killed.exitcode == 0:
+            break
+        assert killed.exitcode == -signal.SIGKILL
+    assert lines > 100
+
+
 def test_writers_killed_at_random_moments_leave_a_sound_cache(
     tmp_path: Path,
     processes: ForkServerContext,
@@ -277,3 +301,20 @@ def test_a_large_cache_still_evicts_what_was_not_used_for_long(tmp_path: Path) -
     assert cache.look_up(hot).there.all()
     assert cache.look_up(np.arange(512, 812)).there.all()
     assert cache.look_up(np.arange(1000)).there.sum() == 512
+
+
+def test_blocks_used_before_the_clock_was_set_back_make_room_for_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Noise(40, 64)
+    cache = noise.open(tmp_path, 16)
+    with monkeypatch.context() as patch:
+        now = time.time_ns()
+        patch.setattr(time, "time_ns", lambda: now + 10**18)
+        for block in range(16):
+            cache.store(block, noise.contents[block])
+    del cache
+    cache = noise.open(tmp_path, 16)
+    for block in range(20, 36):
+        cache.store(block, noise.contents[block])
+    assert cache.look_up(np.arange(20, 36)).there.all()

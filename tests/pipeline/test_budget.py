@@ -172,9 +172,17 @@ def test_a_run_that_uses_every_allowed_sample_uses_each_exactly(numbered_corpus:
     seen = np.concatenate([next(stream).positions for _ in range(num_steps)])
     assert np.array_equal(np.sort(seen), np.arange(numbered_corpus.num_samples))
     for _ in range(2):
-        with pytest.raises(BudgetError, match="beyond the"):
+        with pytest.raises(BudgetError, match="A longer one begins anew"):
             next(stream)
         assert stream.samples_drawn.sum() == numbered_corpus.num_samples
+
+
+@pytest.mark.parametrize("max_passes", [1e9, 1e12, 1e300])
+def test_a_budget_without_a_bound_to_speak_of_supplies_any_run(max_passes: float) -> None:
+    for sizes in (np.full(1000, 10**8), np.array([0, 1])):
+        budget = RepetitionBudget(max_passes=max_passes, num_steps=10**6)
+        budget.check(sizes, 512)
+        assert (budget.allowance(sizes)[sizes > 0] >= 10**6 * 512).all()
 
 
 def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Corpus) -> None:
@@ -192,6 +200,6 @@ def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Co
         enough = re.search(r"at least (\S+) passes", str(refused.value))
         assert enough is not None
         RepetitionBudget(max_passes=float(enough[1]), num_steps=needed).check(np.array(sizes), 1)
-    for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"surplus": "other"}):
+    for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"num_steps": 1.5}, {"surplus": "other"}):
         with pytest.raises(BudgetError):
             RepetitionBudget(**{"max_passes": 1.0, "num_steps": 1, **wrong})

@@ -112,6 +112,37 @@ def test_a_failure_reaches_the_caller_and_the_next_call_tries_again(gate: Gate) 
         assert list(arriving) == [(4, b"4")]
 
 
+def test_a_panic_of_native_code_reaches_the_caller_too() -> None:
+    """pyo3's is no Exception, so that nobody handles it by accident."""
+
+    class Panic(BaseException):
+        pass
+
+    def load(block: int, urgent: bool) -> bytes:
+        raise Panic("index out of bounds")
+
+    fetcher = Fetcher(load, connections=1)
+    with pytest.raises(Panic, match="out of bounds"), fetcher.fetch(numbers(4)) as arriving:
+        list(arriving)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_not_counted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fetcher = Fetcher(lambda block, urgent: b"%d" % block, connections=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"), fetcher.fetch(numbers(4)):
+            pass
+        with pytest.raises(RuntimeError, match="new thread"):
+            fetcher.read_ahead(numbers(5))
+    with fetcher.fetch(numbers(4)) as arriving:
+        assert list(arriving) == [(4, b"4")]
+
+
 def test_a_failure_of_reading_ahead_is_quiet_until_the_block_is_needed(gate: Gate) -> None:
     fetcher = Fetcher(gate.load, connections=2)
     gate.failing.add(4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pipeline.errors import CorpusError, StorageError
 from pipeline.import_command import main, parse
 from pipeline.importing import importer as importer_module
 from pipeline.importing import shard_survey
+from pipeline.importing.import_config import ImportedTarget
 from pipeline.storage.blocks import BlockGrid, block_checksum
 from pipeline.stores.object_store import ObjectStore
 from tests.foreign_shards import (
@@ -337,6 +339,31 @@ def test_an_import_into_a_bucket_opens_from_there(
     assert corpus.read(order) == open_corpus(data).read(order)
 
 
+def test_a_tokenizer_beside_the_shards_stays_as_it_is(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    (data / "tokenizer.json").write_text('{"model": {"vocab": {"mine": 0}}}')
+    given = tmp_path / "tokenizer.json"
+    given.write_text('{"model": {"vocab": {"a": 0, "b": 999}}}')
+    before = contents(data)
+    import_folder(data, tokenizer=given, separator_id=0, pad_id=1)
+    after = contents(data)
+    assert {name: after[name] for name in before} == before
+    assert open_corpus(data).vocab_size == 1000
+
+
+def test_what_lies_in_the_work_folder_that_was_given_stays_there(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine").write_text("kept")
+    assert main([str(data), "--work", str(tmp_path / "work")]) == 0
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["mine"]
+    before = contents(data)
+    assert main([str(data), "--work", str(data)]) == 0
+    assert contents(data) == before
+
+
 # What cannot be imported
 
 
@@ -403,6 +430,10 @@ def empty_domain(data: Path) -> None:
     (data / "b" / "shard.00000.mds").touch()
 
 
+def no_utf8_name(data: Path) -> None:
+    write_mds_texts(data / "a", "a", 3).rename(os.fsdecode(os.fsencode(data) + b"/caf\xe9\xff"))
+
+
 def tar_without_samples(data: Path) -> None:
     write_tars(data / "a", "a", 1)
     (data / "b").mkdir()
@@ -417,6 +448,21 @@ def no_tar(data: Path) -> None:
 def tar_cut_in_a_member(data: Path) -> None:
     path = write_tars(data / "a", "a", 3) / "000000.tar"
     path.write_bytes(path.read_bytes()[:1600])
+
+
+def tar_with_a_damaged_header(data: Path) -> None:
+    path = write_tars(data / "a", "a", 9) / "000000.tar"
+    with tarfile.open(path) as tar:
+        begin = tar.getmembers()[7].offset
+    content = bytearray(path.read_bytes())
+    content[begin] ^= 1
+    path.write_bytes(content)
+
+
+def tars_in_one_file(data: Path) -> None:
+    first, second = sorted(write_tars(data / "a", "a", 30).iterdir())
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    second.unlink()
 
 
 def tar_cut_between_members(data: Path) -> None:
@@ -459,8 +505,11 @@ def nothing(data: Path) -> None:
         (tar_without_samples, "the domain 'b' is empty"),
         (no_tar, "0.tar cannot be imported"),
         (tar_cut_in_a_member, "000000.tar cannot be imported: unexpected end of data"),
+        (tar_with_a_damaged_header, "neither a member nor its end"),
+        (tars_in_one_file, "neither a member nor its end"),
         (tar_cut_between_members, "it has no end mark, as if it had been cut off"),
         (pickles, "'x' holds pickles.*--allow-pickle"),
+        (no_utf8_name, "the name .*udcff.* is refused: names are UTF-8"),
         (our_folder, "a folder 'tree', where the import writes"),
         (nothing, "holds no shards: none of its 1 files"),
     ],
@@ -495,6 +544,20 @@ def test_impossible_options(data: Path, tmp_path: Path, options: list[str], mess
     with pytest.raises(CorpusError, match=message):
         main([str(data), "--work", str(tmp_path / "work"), *options])
     assert not (data / "manifest.json").exists()
+
+
+def test_a_target_beyond_the_vocabulary_or_damaged_is_refused(data: Path, tmp_path: Path) -> None:
+    write_mds_tokens(data / "a", tokens_of(0, 100))
+    folder = write_mds_tokens(tmp_path / "t", tokens_of(1, 50) + np.uint16(4000), hashes=["sha256"])
+    targets = (ImportedTarget(name="far", train=str(folder)),)
+    with pytest.raises(CorpusError, match=r"'far' holds the token 4,9\d\d; .* ends at 999"):
+        import_folder(data, targets=targets, **KNOWN_TOKENS)
+    shard = folder / "shard.00000.mds"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"shard\.00000\.mds cannot be imported: its sha256 is"):
+        import_folder(data, targets=targets)
 
 
 def test_facts_about_tokens_do_not_fit_records(data: Path) -> None:

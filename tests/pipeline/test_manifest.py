@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -62,13 +63,25 @@ def test_a_manifest_that_was_changed_is_refused(
     content = json.loads((numbered_corpus.path / "manifest.json").read_text())
     edit(content)  # type: ignore[operator]
     with pytest.raises(CorpusError, match=message):
-        parse_manifest(json.dumps(content), where="manifest.json")
+        parse_manifest(json.dumps(content).encode(), where="manifest.json")
 
 
 def test_half_a_manifest_is_refused(numbered_corpus: Corpus) -> None:
-    text = (numbered_corpus.path / "manifest.json").read_text()
+    content = (numbered_corpus.path / "manifest.json").read_bytes()
     with pytest.raises(CorpusError, match="is no JSON"):
-        parse_manifest(text[: len(text) // 2], where="manifest.json")
+        parse_manifest(content[: len(content) // 2], where="manifest.json")
+
+
+def test_a_manifest_with_a_flipped_bit_is_refused(
+    numbered_corpus: Corpus, tmp_path: Path, chance: random.Random
+) -> None:
+    content = (numbered_corpus.path / "manifest.json").read_bytes()
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        (tmp_path / "manifest.json").write_bytes(damaged)
+        with pytest.raises(CorpusError):
+            open_corpus(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["", "/abs", "a/../../b", "..", "a\\b"])

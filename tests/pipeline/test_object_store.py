@@ -183,11 +183,35 @@ def test_an_address_with_credentials_is_refused_without_repeating_them(url: str)
 
 
 @pytest.mark.parametrize(
-    "url", ["bucket/x", "ftp://host/x", "s3://", "s3://b/a/../c", "gs://b/a//c"]
+    "url", ["bucket/x", "ftp://host/x", "s3://", "s3://b/a/../c", "gs://b/a//c", r"s3://b/a\c"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(StorageError, match=r"no address of|write the address out"):
         ObjectStore(url)
+
+
+@pytest.mark.parametrize("url", ["s3://[bucket/x", "http://id:secret-word@ho\u2100st/x"])
+def test_a_host_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(StorageError, match="bucket or host cannot be one") as caught:
+        ObjectStore(url)
+    assert "secret-word" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/C#", "s3://bucket/why?", "s3://bucket/a#/b"])
+def test_a_sign_that_would_end_the_prefix_is_refused_and_can_be_written_otherwise(url: str) -> None:
+    with pytest.raises(StorageError, match=r"write %3F for \? and %23 for #"):
+        ObjectStore(url)
+
+
+def test_an_address_leads_to_the_objects_of_its_name(s3: StoreServer, new_prefix: str) -> None:
+    names = ["a b", "Ω/日本", "50%", "x+y&z", "[a]*~|", "C%23"]
+    for name in names:
+        ObjectStore(s3.address(f"{new_prefix}/{name}")).write("mine", name.encode())
+    assert sorted(name for name, _ in ObjectStore(s3.address(new_prefix)).list()) == sorted(
+        f"{name}/mine".replace("%23", "#") for name in names
+    )
+    loud = s3.address(new_prefix).replace("s3://", "S3://")
+    assert ObjectStore(f"{loud}/a b/").read("mine") == b"a b"
 
 
 def test_a_missing_object_is_one_error_at_once(s3_store: ObjectStore) -> None:
@@ -216,6 +240,14 @@ def test_wrong_credentials_are_one_error_at_once_that_repeats_none_of_them(
     everything = "".join(traceback.format_exception(caught.value))
     for secret in ("a-wrong-value", seaweedfs.ACCESS_KEY, seaweedfs.SECRET_KEY):
         assert secret not in everything
+
+
+def test_an_endpoint_without_a_scheme_is_an_error_that_names_its_variable(
+    s3_store: ObjectStore, s3_server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint.removeprefix("http://"))
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL must begin with https://"):
+        ObjectStore(s3_store.url, retries=IMPATIENT).read("shards/a b.bin")
 
 
 def test_no_credentials_at_all_is_one_error_that_says_where_to_put_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_a_sample_that_does_not_decode_is_named(imported: tuple[Path, Manifest])
     reader = local_reader(folder, damaged(folder, manifest, extents))
     with pytest.raises(CorpusError, match=r"sample 7, in books/.*, does not decode"):
         reader.copy(np.array([7]))
+
+
+def test_a_tar_sample_does_not_lose_a_member_whose_header_is_damaged(tmp_path: Path) -> None:
+    shard = write_tars(tmp_path / "data" / "a", "a", 3) / "000000.tar"
+    import_folder(tmp_path / "data")
+    with tarfile.open(shard) as tar:
+        headers = [member.offset for member in tar.getmembers()]
+    intact = shard.read_bytes()
+    for begin in headers:
+        shard.write_bytes(intact[: begin + 2] + b"?" + intact[begin + 3 :])
+        reader = open_corpus(tmp_path / "data").reader
+        with pytest.raises(CorpusError, match="does not decode"):
+            reader.copy(np.arange(3))
 
 
 def test_a_file_that_is_no_array_is_refused(imported: tuple[Path, Manifest]) -> None:

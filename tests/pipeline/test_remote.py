@@ -18,6 +18,7 @@ from pipeline import Corpus, Mixture, StorageError, open_corpus
 from pipeline.corpus.manifest import FileEntry, file_entry
 from pipeline.storage.remote import RemoteStorage
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
+from pipeline.stores.retries import Retries
 from tests.corpora import position_of
 from tests.pipeline.remote_corpus import (
     BLOCK_BYTES,
@@ -89,6 +90,12 @@ def test_a_second_start_fetches_nothing_but_the_manifest(
     assert {request.path.rsplit("/", 1)[1] for request in proxy.requests} == {"manifest.json"}
     assert corpus.statistics.hit_rate == 1
     assert corpus.statistics.bytes_fetched == 0
+
+
+def test_a_number_of_bytes_may_be_written_as_a_float(address: str, tmp_path: Path) -> None:
+    corpus = open_corpus(address, cache=tmp_path, cache_bytes=1e5)  # type: ignore[arg-type]
+    read_everything(corpus)
+    assert corpus.blocks._opened().cache.num_slots == 24  # type: ignore[union-attr]
 
 
 def test_what_was_read_ahead_is_a_hit(address: str, proxy: FaultProxy, tmp_path: Path) -> None:
@@ -197,6 +204,16 @@ def test_processes_that_start_together_download_everything_once(
     assert sum(fetched for _, fetched in outcomes) == 4000 * SAMPLE_BYTES
     files = Counter(request.path.rsplit("/", 1)[1] for request in proxy.requests)
     assert files["leaf_offsets.npy"] == files["blocks.npy"] == 1
+
+
+def test_blocks_that_a_stopped_process_was_fetching_are_not_waited_for_without_end(
+    address: str, tmp_path: Path
+) -> None:
+    corpus, stopped = (open_corpus(address, cache=tmp_path) for _ in range(2))
+    for block in range(0, corpus.grid.num_blocks, 9):
+        assert stopped.blocks._opened().cache.claim(block)  # type: ignore[union-attr]
+    corpus._store.retries = Retries(request_seconds=0.5)  # type: ignore[union-attr]
+    read_everything(corpus)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

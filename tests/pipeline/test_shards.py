@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gc
 import pickle
+import resource
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline import Corpus, CorpusError, open_corpus
-from tests.corpora import position_of
+from pipeline.storage.mapped_file import mapped
+from tests.corpora import position_of, write_corpus
 
 
 def test_a_stock_streaming_dataset_reads_the_same_samples_in_the_same_order(
@@ -70,6 +75,55 @@ def test_what_could_not_be_mapped_leaves_what_could_readable(copied: Path) -> No
     (copied / "away").rename(missing)
     positions = np.arange(starts[0], starts[3])
     assert np.array_equal(position_of(corpus.read(positions)), positions)
+
+
+def test_a_corpus_may_have_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", [600], levels=(1,), split_order=[], shard_bytes=240)
+    corpus = open_corpus(folder)
+    assert len(corpus.manifest.shards) == 300
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    already_open = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (already_open + 50, before[1]))
+    try:
+        tokens = corpus.read(np.arange(600))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert np.array_equal(position_of(tokens), np.arange(600))
+
+
+def test_a_map_is_read_only_and_gone_with_the_last_array_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    path.write_bytes(b"0123456789")
+    piece = mapped(path)[3:5]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        piece.setflags(write=True)
+    assert piece.tobytes() == b"34"
+    assert str(path) in Path("/proc/self/maps").read_text()
+    del piece
+    gc.collect()
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    path.write_bytes(b"")
+    assert mapped(path).shape == (0,)
+
+
+def test_threads_may_read_one_corpus_while_its_shards_are_mapped(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", [2000], levels=(1,), split_order=[], shard_bytes=400)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def right(corpus: Corpus, seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        positions = rng.integers(0, corpus.num_samples, (100, 4))
+        return all(np.array_equal(position_of(corpus.read(each)), each) for each in positions)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(10):
+                corpus = open_corpus(folder)
+                assert corpus.reader is not None
+                assert all(pool.map(right, [corpus] * 4, range(4)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_corpus_opened_by_a_relative_path_is_read_from_anywhere(

@@ -222,10 +222,30 @@ def test_a_state_of_something_else_is_refused_with_what_differs(
         make(numbered_corpus, 6, False).load_state_dict({**state, "version": 99})
 
 
+def test_numbers_of_numpy_are_as_good_as_others(numbered_corpus: Corpus) -> None:
+    natural = Mixture.natural(numbered_corpus.domains(k=6))
+    streams = [
+        MixtureStream(
+            numbered_corpus,
+            natural,
+            batch_size=kind(8),
+            seed=kind(2**40 + 5),
+            shuffle_bytes=number(2e3),
+            budget=RepetitionBudget(max_passes=2, num_steps=kind(9)),
+        )
+        for kind, number in ((int, int), (np.int64, float))
+    ]
+    assert_same(*[[next(stream) for _ in range(9)] for stream in streams])
+    plain, numpys = (json.dumps(stream.state_dict()) for stream in streams)
+    assert plain == numpys
+
+
 def test_settings_that_do_not_fit_are_refused(numbered_corpus: Corpus) -> None:
     natural = Mixture.natural(numbered_corpus.domains(k=6))
     with pytest.raises(ValueError, match="multiple of world_size=3"):
         MixtureStream(numbered_corpus, natural, batch_size=8, world_size=3)
+    with pytest.raises(ValueError, match="multiple of world_size=0"):
+        MixtureStream(numbered_corpus, natural, batch_size=8, world_size=0)
     with pytest.raises(ValueError, match=r"rank=2 must lie in 0\.\.1"):
         MixtureStream(numbered_corpus, natural, batch_size=8, rank=2, world_size=2)
     stream = MixtureStream(numbered_corpus, natural, batch_size=8)

@@ -199,7 +199,7 @@ def test_a_segment_that_cannot_be_is_refused(
     content = json.loads((grown / "manifest.json").read_text())
     content["added"][0].update(change)
     with pytest.raises(CorpusError, match=message):
-        parse_manifest(json.dumps(content), where="manifest.json")
+        parse_manifest(json.dumps(content).encode(), where="manifest.json")
 
 
 @pytest.mark.parametrize("name", ["manifest.v1.json", "manifest.v12.json", "manifest.json.partial"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from pipeline import (
     Batch,
     BudgetError,
     Corpus,
+    CorpusError,
     Mixture,
     MixtureStream,
     RepetitionBudget,
     StateError,
+    open_corpus,
 )
 from tests.corpora import position_of
 from tests.pipeline.test_stream import make, mixture_at
@@ -251,6 +254,11 @@ def sum_of_tokens(sample: Any) -> int:
     return int(sample.astype(np.int64).sum())
 
 
+def first_of_none(sample: NDArray[np.uint16]) -> int:
+    empty: list[int] = []
+    return next(iter(empty))
+
+
 def test_a_transform_runs_in_the_workers(numbered_corpus: Corpus) -> None:
     view = numbered_corpus.domains(k=6)
     plain = MixtureStream(numbered_corpus, Mixture.natural(view), batch_size=8)
@@ -261,9 +269,46 @@ def test_a_transform_runs_in_the_workers(numbered_corpus: Corpus) -> None:
         assert batch.samples == [sum_of_tokens(tokens) for tokens in one.tokens]
 
 
+@pytest.mark.parametrize("workers", [0, WORKERS])
+def test_a_transform_does_not_end_the_stream_by_a_stop_of_its_own(
+    numbered_corpus: Corpus, workers: int
+) -> None:
+    view = numbered_corpus.domains(k=6)
+    stream = MixtureStream(
+        numbered_corpus, Mixture.natural(view), batch_size=8, transform=first_of_none
+    )
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        take(loader(stream, workers), 3)
+    assert stream.step == 0
+
+
+def test_a_worker_that_cannot_open_the_corpus_says_why(
+    numbered_corpus: Corpus, tmp_path: Path
+) -> None:
+    shutil.copytree(numbered_corpus.path, tmp_path / "corpus")
+    stream = make(open_corpus(tmp_path / "corpus"), 6, False)
+    take(stream, 2)
+    (tmp_path / "corpus").rename(tmp_path / "moved")
+    with pytest.raises(CorpusError, match="is not a corpus"):
+        next(iter(loader(stream)))
+    assert stream.step == 2
+    (tmp_path / "moved").rename(tmp_path / "corpus")
+    assert take(loader(stream), 1)[0].step == 2
+
+
 def test_a_forked_worker_says_what_to_do(numbered_corpus: Corpus) -> None:
     with pytest.raises(StateError, match='multiprocessing_context="forkserver"'):
         next(iter(loader(make(numbered_corpus, 6, False), context="fork")))
+
+
+def test_a_worker_that_is_forked_after_others_were_started_says_so_too(
+    numbered_corpus: Corpus,
+) -> None:
+    stream = make(numbered_corpus, 6, False)
+    take(loader(stream), 3)
+    with pytest.raises(StateError, match='multiprocessing_context="forkserver"'):
+        next(iter(loader(stream, context="fork")))
+    assert stream.step == 3
 
 
 def test_a_stream_is_not_pickled_anywhere_else(numbered_corpus: Corpus) -> None:
