@@ -115,10 +115,9 @@ def _remote_files(corpus: str) -> Sequence[InputFile]:
 
 def _objects(address: str) -> list[RemoteFile]:
     store = ObjectStore(address)
-    marks = store.marks()
     return [
-        RemoteFile(store=store, name=name, size=size, mark=marks.get(name, ""))
-        for name, size in store.list()
+        RemoteFile(store=store, name=name, size=facts.bytes, mark=facts.mark)
+        for name, facts in store.listed().items()
     ]
 
 

@@ -44,7 +44,7 @@ class ObjectFacts:
 
     bytes: int
     sha256: str | None
-    """The checksum that the object was written with; None when another tool wrote it."""
+    """The checksum that the object was written with; None in a listing, or when another tool wrote it."""
     mark: str
     """What changes when the object does: its etag, or when it was written."""
 
@@ -169,20 +169,25 @@ class ObjectStore:
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Name and length in bytes of every object under the prefix."""
-        for found in self._listed():
-            yield found["path"], found["size"]
+        for name, facts in self.listed().items():
+            yield name, facts.bytes
 
     def marks(self) -> dict[str, str]:
         """By name, what changes when the object does (see `ObjectFacts`)."""
-        return {found["path"]: _mark(found) for found in self._listed()}
+        return {name: facts.mark for name, facts in self.listed().items()}
 
-    def _listed(self) -> Sequence[Any]:
+    def listed(self) -> dict[str, ObjectFacts]:
+        """Length and mark of every object under the prefix, by name."""
+
         def everything(client: Client) -> Sequence[Any]:
             import obstore
 
             return [found for page in obstore.list(client) for found in page]
 
-        return self._request(everything, f"cannot list {self.url}")
+        return {
+            found["path"]: ObjectFacts(bytes=found["size"], sha256=None, mark=_mark(found))
+            for found in self._request(everything, f"cannot list {self.url}")
+        }
 
     def delete(self, name: str) -> None:
         """Delete an object; one that is not there is no error."""
