@@ -7,13 +7,13 @@ make the same corpus wherever they lie.
 from __future__ import annotations
 
 import glob
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from clustering.documents.input_files import InputFile, LocalFile, RemoteFile, kind_of
 from clustering.documents.name_pattern import matches
 from clustering.errors import InputError
+from pipeline.corpus.places import paths_below
 from pipeline.stores.address import is_address, normalized
 from pipeline.stores.object_store import ObjectStore
 
@@ -74,26 +74,13 @@ def _checked(pattern: str) -> str:
 def _matching(folder: Path, pattern: str) -> list[LocalFile]:
     """What is no folder, below one."""
     # pathlib's `**` passes over what is behind links to folders.
-    paths = _below(folder) if "**" in pattern else folder.glob(pattern)
+    paths = paths_below(folder) if "**" in pattern else folder.glob(pattern)
     files = [
         LocalFile(path=path, name=path.relative_to(folder).as_posix())
         for path in paths
         if not path.is_dir()
     ]
     return [file for file in files if matches(file.name, pattern)]
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it, links to folders included, but none that leads back."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place)
-        folders[:] = [name for name in folders if not _leads_back(here / name)]
-        yield from (here / name for name in names)
-
-
-def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it is in."""
-    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _remote_files(corpus: str) -> Sequence[InputFile]:

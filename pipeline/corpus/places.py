@@ -74,15 +74,9 @@ class LocalPlace:
         return {name: str(found.st_mtime_ns) for name, found in self._files()}
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """All files below, also in folders that are links, but in none that holds itself."""
-        for folder, folders, names in os.walk(self.folder, followlinks=True):
-            here = Path(folder)
-            above = {path.resolve() for path in (here, *here.parents)}
-            folders[:] = [name for name in folders if (here / name).resolve() not in above]
-            for name in names:
-                path = here / name
-                if path.is_file():
-                    yield path.relative_to(self.folder).as_posix(), path.stat()
+        for path in paths_below(self.folder):
+            if path.is_file():
+                yield path.relative_to(self.folder).as_posix(), path.stat()
 
     def read(self, name: str) -> bytes:
         """See `Place`; `CorpusError` when the file is missing."""
@@ -120,3 +114,16 @@ class LocalPlace:
 def open_place(where: str) -> Place:
     """The folder or prefix `where`; `CorpusError` when it cannot be one."""
     return ObjectStore(where) if is_address(where) else LocalPlace(Path(where))
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """What is no folder, below one: also in folders that are links, but in none that leads back."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        folders[:] = [name for name in folders if not _leads_back(here / name)]
+        yield from (here / name for name in names)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it is in."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
