@@ -18,6 +18,7 @@ from pipeline.corpus.places import Place, open_place
 from pipeline.errors import CorpusError
 from pipeline.importing.found_domains import find_domains
 from pipeline.importing.import_config import ImportConfig, ImportedTarget
+from pipeline.importing.shard_survey import check_sha256
 from pipeline.samples.mds_records import token_array
 
 
@@ -205,12 +206,7 @@ def _read_tokens(where: str, schema: SampleSchema) -> NDArray[Any]:
             )
         for shard in domain.shards:
             content = place.read(shard.file)
-            found = hashlib.sha256(content).hexdigest()
-            if shard.sha256 not in (None, found):
-                raise CorpusError(
-                    f"{place.address(shard.file)} cannot be imported: its sha256 is {found[:16]}…, its index "
-                    f"says {str(shard.sha256)[:16]}…. Copy or write it again."
-                )
+            check_sha256(place, shard, hashlib.sha256(content).hexdigest())
             assert shard.samples is not None
             data = content[len(content) - shard.samples * schema.sample_bytes :]
             dtype = np.dtype(schema.dtype).newbyteorder("<")

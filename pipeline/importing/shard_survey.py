@@ -115,6 +115,15 @@ def _damaged(place: Place, shard: FoundShard, found: str) -> CorpusError:
     )
 
 
+def check_sha256(place: Place, shard: FoundShard, found: str) -> None:
+    """Raise `CorpusError` where the shard's index says another sha256 (hex) than `found`."""
+    expected = shard.sha256
+    if expected is not None and found != expected:
+        raise _damaged(
+            place, shard, f"its sha256 is {found[:16]}…, its index says {expected[:16]}…"
+        )
+
+
 class _Pass:
     """Reads a shard once and hashes what goes by; `read` makes it a file for tarfile."""
 
@@ -155,13 +164,7 @@ class _Pass:
             self._next_part()
         if self._in_block:
             self._end_block()
-        found, expected = self._sha256.hexdigest(), self._shard.sha256
-        if expected is not None and found != expected:
-            raise _damaged(
-                self._place,
-                self._shard,
-                f"its sha256 is {found[:16]}…, its index says {expected[:16]}…",
-            )
+        check_sha256(self._place, self._shard, self._sha256.hexdigest())
 
     def survey(self, extents: NDArray[np.uint64]) -> ShardSurvey:
         """What was seen on the way."""
