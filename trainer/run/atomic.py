@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.whole_files import write_whole
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write one JSON object: under a temporary name, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    """Write one JSON object, and return when its name is on the disk, too."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
     sync(path.parent)
 
 
