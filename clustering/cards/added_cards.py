@@ -107,9 +107,8 @@ def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[
             "scripts": shares(sum_leaves(script.counts, bounds), script.names),
         }
         lines = []
-        for domain, line in enumerate(
-            content.splitlines()
-        ):  # bytes: text ends lines at U+2028, too
+        # Bytes: as text, lines would also end at U+2028, which examples may hold.
+        for domain, line in enumerate(content.splitlines()):
             card: dict[str, Any] = json.loads(line)
             card |= {key: card[key] + int(values[domain]) for key, values in grown.items()}
             card["mean_tokens"] = round(card["tokens"] / max(card["documents"], 1), 1)
