@@ -20,6 +20,7 @@ from trainer.train_command import names_with_commas
 
 if TYPE_CHECKING:
     from trainer.compare.compare import CellRun
+    from trainer.results.results import Run
 
 COMMANDS_FILE = "commands.txt"
 REPORT_FILE = "report.html"
@@ -114,8 +115,9 @@ def main(argv: list[str]) -> int:
             return 128 + stopped
     else:
         failures = []
-    if not failures or read_runs(out):
-        publish(corpus, out)
+    runs = read_runs(out)
+    if runs or not failures:
+        publish(corpus, runs, out)
     for failure in failures:
         print(f"\n{failure}", file=sys.stderr)
     if failures:
@@ -203,18 +205,16 @@ def remember(path: Path, line: str) -> None:
         path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
 
 
-def publish(corpus: Corpus, out: Path) -> None:
-    """Print the table and write report.html, results.md and results.csv from the runs in `out`."""
+def publish(corpus: Corpus, runs: Sequence[Run], out: Path) -> None:
+    """Print the table and write report.html, results.md and results.csv from the `runs` in `out`."""
     from rich.console import Console
 
     from trainer.report.names import names_from_corpus
     from trainer.report.report import render_report
     from trainer.results.headline import make_headlines
-    from trainer.results.results import read_runs
     from trainer.results.table import comma_separated, make_rows, markdown
     from trainer.results.terminal import make_tables
 
-    runs = read_runs(out)
     if not runs:
         raise BraidstreamError(
             f"there are no runs in {out}; run the comparison without --report-only, or name the "
