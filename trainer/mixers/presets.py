@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pipeline import BraidstreamError
 from trainer.mixers.mirror import ContinueFrom, ScoreScale
 from trainer.mixers.protocol import Signal
+from trainer.words import unknown_word
 
 Method = Literal[
     "natural",
@@ -43,29 +44,6 @@ SIGNALS: dict[Method, Signal] = {
 
 class UnknownMixerError(BraidstreamError, ValueError):
     """A mixer name that is none, a setting out of range, or a mixer that lacks what it needs."""
-
-
-VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
-    "step_size": float,
-    "update_every": int,
-    "ema": float,
-    "continue_from": ("weights", "average"),
-    "score_scale": ("raw", "std"),
-    "start": ("natural", "importance", "uniform"),
-    "start_share": float,
-    "bregman": float,
-    "toward": ("target", "all"),
-    "replay": ("moving", "last"),
-    "histogram": ("counted", "smoothed"),
-    "importance_share": float,
-    "natural_share": float,
-    "natural_share_end": float,
-    "max_passes": float,
-    "surplus": ("mixture", "natural", "importance"),
-    "repeat_decay": float,
-    "restraint": ("full", "capacity"),
-}
-"""Settings of a mixer that its name can vary; a run's configuration can change them, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,9 +93,9 @@ class MixerSettings:
     learn the target's domains by heart (`trainer.mixers.restraint`)."""
 
     def __post_init__(self) -> None:
-        words = {name: kind for name, kind in VARIED.items() if isinstance(kind, tuple)}
-        for name, known in {"method": tuple(SIGNALS), **words}.items():
-            self._require(name, getattr(self, name) in known, f"be one of {', '.join(known)}")
+        if unknown := unknown_word(self):
+            name, known = unknown
+            self._require(name, False, f"be one of {known}")
         for name in ("start_share", "importance_share", "natural_share", "natural_share_end"):
             share = getattr(self, name)
             self._require(
@@ -304,6 +282,28 @@ def _parse_change(name: str, change: str) -> tuple[str, Any]:
     except ValueError:
         raise UnknownMixerError(f"{change!r} in {name!r}: {text!r} is no number.") from None
 
+
+VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
+    "step_size": float,
+    "update_every": int,
+    "ema": float,
+    "continue_from": ("weights", "average"),
+    "score_scale": ("raw", "std"),
+    "start": ("natural", "importance", "uniform"),
+    "start_share": float,
+    "bregman": float,
+    "toward": ("target", "all"),
+    "replay": ("moving", "last"),
+    "histogram": ("counted", "smoothed"),
+    "importance_share": float,
+    "natural_share": float,
+    "natural_share_end": float,
+    "max_passes": float,
+    "surplus": ("mixture", "natural", "importance"),
+    "repeat_decay": float,
+    "restraint": ("full", "capacity"),
+}
+"""Settings of a mixer that its name can vary; a run's configuration can change them, too."""
 
 MEASURED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
     "estimator": ("difference", "exact", "probe"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from pipeline import BraidstreamError
 from trainer.health_thresholds import HealthThresholds
 from trainer.mixers import measuring_changes
+from trainer.words import unknown_word
 
 
 class ConfigError(BraidstreamError, ValueError):
@@ -22,15 +22,10 @@ def require(settings: Any, name: str, holds: bool, rule: str) -> None:
 
 
 def check_words(settings: Any) -> None:
-    """Raise `ConfigError` where a setting whose type lists words (`Literal`) has none of them."""
-    for name, kind in get_type_hints(type(settings)).items():
-        parts = (kind, *get_args(kind))
-        known = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-        value = getattr(settings, name)
-        left_open = value is None and NoneType in parts
-        require(
-            settings, name, not known or left_open or value in known, f"one of {', '.join(known)}"
-        )
+    """Raise `ConfigError` where a setting is none of the words of its type."""
+    if unknown := unknown_word(settings):
+        name, known = unknown
+        require(settings, name, False, f"one of {known}")
 
 
 def check_measuring(settings: Any) -> None:
