@@ -1,4 +1,4 @@
-"""Globs over names, of objects and of files: the rules of `pathlib`'s, without what it passes over silently."""
+"""Globs over names of objects and files: `pathlib`'s rules. Its own pass over what cannot be listed."""
 
 from __future__ import annotations
 

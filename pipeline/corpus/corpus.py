@@ -139,19 +139,19 @@ class Corpus:
 
     @property
     def path(self) -> Path:
-        """The corpus folder; `CorpusError` for a corpus in an object store."""
+        """The corpus folder, absolute; `CorpusError` for a corpus in an object store."""
         if self._store is not None:
             raise CorpusError(
                 f"{self.address} is no local folder, which this needs. Copy the corpus first: "
                 f"braidstream pull {self.address} FOLDER"
             )
-        return Path(self.address)
+        return self._folder
 
     @property
     def name(self) -> str:
         """Last part of the address."""
         return (
-            Path(self.address).resolve().name
+            self._folder.resolve().name
             if self._store is None
             else self.address.rstrip("/").rsplit("/", 1)[-1]
         )

@@ -80,8 +80,8 @@ class LocalPlace:
 
     def _unlisted(self, folder: str, why: str) -> None:
         raise CorpusError(
-            f"the folder {folder} cannot be listed ({why}), so what is in it would be left out. Give yourself "
-            "the right to read it, or move it out of here."
+            f"the folder {folder} cannot be listed ({why}), so what is in it would be left out. Give "
+            "yourself the right to read it, or move it out of here."
         )
 
     def read(self, name: str) -> bytes:
