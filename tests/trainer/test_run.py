@@ -429,6 +429,9 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
         ),
         ({"mixer": "dga", "repeat_decay": 1.0}, "it takes a bound on repetition, max_passes"),
         ({"mixer": "importance-paced", "update_every": 5}, "update_every changes nothing"),
+        ({"mixer": "dga", "basis": ("alpha",)}, "'dga': it belongs to dga-distributions"),
+        ({"mixer": "natural", "weights_file": "a.jsonl"}, "'natural': it belongs to schedule"),
+        ({"mixer": "schedule"}, "'schedule' reads its weights from a file and none was given"),
     ],
 )
 def test_a_setting_that_the_mixer_does_not_use_is_refused(
@@ -470,15 +473,14 @@ def test_settings_without_effect_are_noticed() -> None:
         "estimator",
         "half_life",
     ]
-    dga = TrainConfig(mixer="dga", target="alpha", probe_every=2, half_life=5, basis=("alpha",))
-    assert idle_settings(dga) == ["half_life", "probe_every", "basis"]
-    tree = replace(dga, mixer="dga+shrinkage=tree", basis=(), probe_every=10)
+    dga = TrainConfig(mixer="dga", target="alpha", probe_every=2, half_life=5)
+    assert idle_settings(dga) == ["half_life", "probe_every"]
+    tree = replace(dga, mixer="dga+shrinkage=tree", probe_every=10)
     assert idle_settings(tree) == []
     few = replace(tree, shrinkage="tree", measured_domains=2)
     assert idle_settings(few) == []
     for mixer in ("dga+estimator=probe", "dga-distributions"):
         assert idle_settings(replace(few, mixer=mixer)) == ["measured_domains"]
-    assert idle_settings(TrainConfig(mixer="schedule", weights_file="plan.jsonl")) == []
 
 
 @pytest.mark.parametrize("mixer", ["natural", "importance", "dga", "dga-distributions", "doge"])
@@ -487,9 +489,9 @@ def test_a_setting_without_effect_makes_no_other_run(
 ) -> None:
     config, folder = TrainConfig(mixer=mixer, target="alpha"), RunFolder(tmp_path)
     folder.begin(resolve(config, corpus, CPU), corpus, CPU)
-    idle = replace(config, weights_file="plan.jsonl", probe_every=3, half_life=7)
+    idle = replace(config, probe_every=3, half_life=7)
     if mixer != "dga-distributions":
-        idle = replace(idle, basis=("alpha",), sequences_per_distribution=9)
+        idle = replace(idle, sequences_per_distribution=9)
     if mixer in ("natural", "importance"):
         idle = replace(idle, epsilon=1.0, target_batch=2, shrinkage="tree", measured_domains=2)
     folder.check(resolve(idle, corpus, CPU), corpus)
