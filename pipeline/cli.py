@@ -114,6 +114,9 @@ _REMEDIES = {
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
     errno.EROFS: _NO_RIGHT,
+    errno.ENOTDIR: "What should be a folder is a file: give another place.",
+    errno.ENAMETOOLONG: "Give a place with shorter names, such as --out.",
+    errno.EIO: f"The disk or its mount fails: look at it, or give another place. {_GO_ON}",
 }
 """What a machine refuses, wherever in a command that is."""
 

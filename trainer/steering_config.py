@@ -76,10 +76,10 @@ class SteeringConfig:
         require(self, "measuring_batch", size is None or size >= 1, "at least 1")
         check_words(self)
         check_measuring(self)
-        named = isinstance(self.mixer, str)
-        method = mixer_settings(self.mixer).method if named else self.mixer.method
-        for name in unread(self, method):
-            raise ConfigError(nobody_reads(name, self.mixer if named else method))
+        settings = mixer_settings(self.mixer) if isinstance(self.mixer, str) else self.mixer
+        for name in unread(self, settings.method):
+            mixer = self.mixer if isinstance(self.mixer, str) else settings.method
+            raise ConfigError(nobody_reads(name, mixer))
 
     def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
         """How many tokens of a sample a measurement looks at; None is all of them."""

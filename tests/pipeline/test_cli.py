@@ -50,6 +50,10 @@ def test_a_full_disk_is_an_error_without_a_traceback(
     monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
     assert cli.main(["fill", "/dev/full"]) == 2
     assert capsys.readouterr().err.startswith("error: No space left on device. Free some space")
+    assert cli.main(["fill", "/dev/full/corpus"]) == 2
+    assert "Not a directory. What should be a folder is a file" in capsys.readouterr().err
+    assert cli.main(["fill", "n" * 999]) == 2
+    assert "File name too long. Give a place with shorter names" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):  # no refusal of the machine, so a bug
         cli.main(["fill", "/no/such/place"])
 

@@ -307,6 +307,15 @@ def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not
         RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
 
 
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_a_file_where_a_run_should_be_is_named(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"/file is a file, and a run needs a folder.*--out"):
+        train(corpus, config, tmp_path / out, quiet=True)
+
+
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:

@@ -38,7 +38,12 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
-        """Raise `RunFolderError` when the folder holds a run of other settings or another corpus."""
+        """Raise `RunFolderError` when the folder holds a run of other settings or another corpus, or is none."""
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise RunFolderError(
+                f"{there} is a file, and a run needs a folder: {self.path}. Choose another --out."
+            )
         if not self.config_file.exists():
             # An empty checkpoints/ is that of a run that was killed just before it wrote config.json.
             if self.metrics_file.exists() or any(self.checkpoints.glob("*")):
