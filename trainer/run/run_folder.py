@@ -38,7 +38,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
-        """Raise `RunFolderError` when the folder holds a run of other settings or another corpus, or is none."""
+        """Raise `RunFolderError` where it is no folder, or one of another run: other settings, or corpus."""
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir():
             raise RunFolderError(
