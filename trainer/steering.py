@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import Corpus, Mixture, MixtureStream, StateError, View
+from pipeline.corpus.corpus import check_corpus
 from trainer.alignment.alignment import Scores
 from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
 from trainer.mixers import (
@@ -71,6 +72,12 @@ class Steering:
         learning_rate: Callable[[int], float] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
+        check_corpus(corpus)
+        if not isinstance(loss, nn.Module):
+            raise TypeError(
+                f"the loss {loss!r} is no torch.nn.Module, whose parameters alignment is measured on. Give a "
+                "module that maps tokens (n, length) to losses (n,), such as TokenLoss(model, …)."
+            )
         ranks = current_ranks() if ranks is None else ranks
         settings = config.mixer
         if isinstance(settings, str):

@@ -254,6 +254,14 @@ def test_what_the_mixer_never_reads_is_refused(setting: dict[str, Any], message:
             SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=mixer, **setting)
 
 
+def test_what_is_no_corpus_or_no_module_is_named(corpus: Corpus) -> None:
+    config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="dga")
+    with pytest.raises(TypeError, match=r"is no Corpus\. Open one first"):
+        Steering(str(corpus.path), config, make_model(corpus))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"no torch\.nn\.Module.*such as TokenLoss\(model"):
+        Steering(corpus, config, lambda tokens: tokens)  # type: ignore[arg-type]
+
+
 def _wrapped(kind: str, model: torch.nn.Module) -> torch.nn.Module:
     """What such a wrapper looks like from outside, without the process group that it takes."""
     module, _, name = kind.rpartition(".")
