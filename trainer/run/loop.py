@@ -207,6 +207,8 @@ class Run:
             **record,
             **fetch_fields(self.stream.statistics),
         )
+        since = window.step - window.count
+        self._report(self.health.after_training(loss=record["train_loss"], since_step=since))
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator.evaluate(self.learner.loss)
