@@ -199,7 +199,9 @@ def recorded_k(folder: Path) -> int | None:
 
 def remember(path: Path, line: str) -> None:
     """Add a command to those that made this folder, unless it is among them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from trainer.run.run_folder import make_folder
+
+    make_folder(path.parent)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if line not in lines:
         path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")

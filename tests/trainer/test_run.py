@@ -316,6 +316,12 @@ def test_a_file_where_a_run_should_be_is_named(
         train(corpus, config, tmp_path / out, quiet=True)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
+def test_a_place_where_no_folder_can_be_is_an_error(corpus: Corpus, config: TrainConfig) -> None:
+    with pytest.raises(RunFolderError, match=r"/proc/run/checkpoints cannot be made .*--out"):
+        train(corpus, config, "/proc/run", quiet=True)
+
+
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:

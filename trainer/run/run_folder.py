@@ -27,6 +27,17 @@ class RunFolderError(BraidstreamError):
     """A run folder that belongs to another run."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of a run or a comparison; `RunFolderError` where the file system has no such places."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"the folder {folder} cannot be made ({error.strerror}: {error.filename!r}). Choose another "
+            "--out."
+        ) from None
+
+
 class RunFolder:
     """Paths and the two small files of one run."""
 
@@ -76,7 +87,7 @@ class RunFolder:
 
     def begin(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
         """Create the folder and write config.json."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(self.checkpoints)
         write_json(
             self.config_file,
             {
