@@ -23,7 +23,7 @@ from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
 from trainer.run.resolve import idle_settings, learns_nothing, resolve
-from trainer.run.run_folder import RunFolder, RunFolderError
+from trainer.run.run_folder import RunFolder, RunFolderError, make_folder
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
 
@@ -320,6 +320,14 @@ def test_a_file_where_a_run_should_be_is_named(
 def test_a_place_where_no_folder_can_be_is_an_error(corpus: Corpus, config: TrainConfig) -> None:
     with pytest.raises(RunFolderError, match=r"/proc/run/checkpoints cannot be made .*--out"):
         train(corpus, config, "/proc/run", quiet=True)
+
+
+def test_a_corpus_that_may_only_be_read_wants_another_folder_for_its_runs(
+    without_rights: Path,
+) -> None:
+    (without_rights / "corpus").mkdir(mode=0o555)
+    with pytest.raises(RunFolderError, match=r"cannot be made \(Permission denied.*another --out"):
+        make_folder(without_rights / "corpus" / "runs" / "dga")
 
 
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(

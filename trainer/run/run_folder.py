@@ -5,6 +5,7 @@ RUN/config.json  metrics.jsonl  checkpoints/step-NNNNNN/  result.json (written l
 
 from __future__ import annotations
 
+import errno
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,10 +29,12 @@ class RunFolderError(BraidstreamError):
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of a run or a comparison; `RunFolderError` where the file system has no such places."""
+    """Make a folder of a run or a comparison; `RunFolderError` where none can be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise RunFolderError(
             f"the folder {folder} cannot be made ({error.strerror}: {error.filename!r}). Choose another "
             "--out."
@@ -50,7 +53,7 @@ class RunFolder:
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
         """Raise `RunFolderError` where it is no folder, or one of another run: other settings, or corpus."""
-        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
             raise RunFolderError(
                 f"{there} is a file, and a run needs a folder: {self.path}. Choose another --out."
