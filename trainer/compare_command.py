@@ -50,13 +50,13 @@ class CompareCommand:
 
     A first look, small enough for a laptop:
 
-      braidstream compare DIR --mixers natural,importance-fading,dga --preset 1m --steps 300 --batch-size 16
+      braidstream compare corpus --mixers natural,importance,dga --preset 1m --steps 300 --batch-size 16
 
     The table goes to the terminal, and with the charts to OUT/report.html (one file that opens anywhere);
     OUT/results.md and OUT/results.csv hold the numbers.
     """
 
-    corpus: Positional[str]
+    corpus: Annotated[str, Positional, arg(metavar="CORPUS")]
     """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
     version: int | None = None
     """An earlier version of the corpus, to continue a comparison that began before documents were added;
