@@ -22,7 +22,7 @@ class AddConfig:
     text_column: str | None = None
     """Name of the column that holds the text; otherwise detected (text, content, ...)."""
     on_bad_input: Literal["fail", "skip"] = "fail"
-    """What to do with a line or file that cannot be read: stop with an error, or skip and count it."""
+    """What to do with a folder, file or line that cannot be read: stop with an error, or skip and count."""
     model: str | None = None
     """Where the corpus's embedding model is, if it was a folder: only its name is recorded."""
     device: str = "auto"

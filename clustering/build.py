@@ -6,6 +6,7 @@ options are the same (stages.py). Data moves in parts, so memory does not grow w
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from clustering.errors import BuildError
 from clustering.work.progress import Progress
 from clustering.work.stages import StageRecord, Workspace
 from clustering.work.work_store import open_work
-from pipeline.corpus.manifest import MANIFEST_FILE, Manifest
+from pipeline.corpus.manifest import FORMAT, MANIFEST_FILE, Manifest
 from pipeline.errors import CorpusError
 
 
@@ -106,12 +107,8 @@ def _check_folder(folder: Path, option: str) -> None:
         raise BuildError(
             f"{option} {str(folder)!r} is a file; it must be a folder, new or of an earlier build."
         )
-    ours = (WORK_FOLDER, MANIFEST_FILE)
-    if (
-        folder.is_dir()
-        and any(folder.iterdir())
-        and not any((folder / name).exists() for name in ours)
-    ):
+    ours = (folder / WORK_FOLDER).exists() or _is_corpus(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise BuildError(
             f"{option} {str(folder)!r} holds files, but no corpus and no unfinished build; a build would "
             "replace what is in the way. Give a new or empty folder."
@@ -121,6 +118,14 @@ def _check_folder(folder: Path, option: str) -> None:
             f"{option} {str(folder)!r} holds a corpus that was imported; its shards are yours, and a build "
             "would replace them. Give a new folder."
         )
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Whether the manifest.json in a folder is a corpus's, of whatever version: many programs write some."""
+    try:
+        return bool(json.loads((folder / MANIFEST_FILE).read_bytes())["format"] == FORMAT)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _was_imported(folder: Path) -> bool:

@@ -26,6 +26,7 @@ from clustering.documents.duplicates import find_duplicates
 from clustering.documents.input_files import InputFile, LocalFile
 from clustering.documents.inputs import files_below, find_inputs
 from clustering.documents.reading import (
+    ReadCounts,
     ReadOptions,
     ReadTask,
     finish_reading,
@@ -95,7 +96,8 @@ def foreign_identities(files: Sequence[ForeignFile]) -> list[Sequence[Any]]:
 
 def folder_identity(folder: Path) -> list[Sequence[Any]]:
     """What changes when a file of a model does, hidden ones left out."""
-    return [file.identity for file in sorted(files_below(folder), key=lambda file: file.name)]
+    files = sorted(files_below(folder, BadInput()), key=lambda file: file.name)
+    return [file.identity for file in files]
 
 
 class BuildStages:
@@ -107,6 +109,8 @@ class BuildStages:
         self.store = work.store
         self.done: dict[str, Stage] = {}
         self._is_checked = False
+        self._unlisted = BadInput(action=config.on_bad_input)
+        """Folders among the texts that cannot be listed."""
         forget_embedder()
         self.place = choose_device(config.device)
         self.choice = EmbedderChoice(
@@ -135,7 +139,7 @@ class BuildStages:
                 return place.startswith(prefixes)
             return any(map(Path(place).is_relative_to, folders))
 
-        files = find_inputs(texts)
+        files = find_inputs(texts, self._unlisted)
         others = [file for file in files if not is_ours(file.place)]
         if not others:
             raise InputError(
@@ -202,7 +206,7 @@ class BuildStages:
         self._check_nothing_was_added()
         if "embed-targets" not in self.done:
             for target in config.target:
-                target_identity(target)
+                target_identity(target, BadInput(action=config.on_bad_input))
             if config.embeddings is not None:
                 find_foreign(config.embeddings)
             if config.engine == "local":
@@ -248,13 +252,20 @@ class BuildStages:
                 num_units = publish_files(self.store, "read", inputs)
                 outputs = [unit_name("read", unit) for unit in range(num_units)]
                 stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)
-                stage.facts.update(asdict(finish_reading(self.store, "read", num_units)))
+                counts = finish_reading(self.store, "read", num_units)
+                counts.add(
+                    ReadCounts(
+                        skipped=self._unlisted.skipped, examples_of_skipped=self._unlisted.examples
+                    )
+                )
+                stage.facts.update(asdict(counts))
 
     def read_targets(self) -> None:
         """Files of the target sets to unique documents."""
         config = self.config
+        listing = BadInput(action=config.on_bad_input)
         depends_on = {
-            "files": [target_identity(target) for target in config.target],
+            "files": [target_identity(target, listing) for target in config.target],
             "options": [config.text_column, config.on_bad_input],
         }
         with self._stage("targets", depends_on) as stage:

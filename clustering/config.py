@@ -142,7 +142,7 @@ class BuildConfig:
     """Name of a column that tells documents apart, for embeddings that are kept or brought along; otherwise
     a document is called FILE:ROW."""
     on_bad_input: Literal["fail", "skip"] = "fail"
-    """What to do with a line or file that cannot be read: stop with an error, or skip and count it."""
+    """What to do with a folder, file or line that cannot be read: stop with an error, or skip and count."""
     max_documents: int | None = None
     """Build from a random sample of this many documents."""
     heldout_share: float = 0.01

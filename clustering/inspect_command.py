@@ -17,7 +17,14 @@ READABLE_DOMAINS = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectConfig:
-    """Show what the domains of a corpus are: sizes, keywords, sources, examples, balance."""
+    """Show what the domains of a corpus are: sizes, keywords, sources, examples, balance.
+
+    The table has one granularity, the page all of them; nothing is built again for another.
+
+      braidstream inspect corpus
+      braidstream inspect corpus --k 16
+      braidstream inspect corpus --html domains.html          (a page to open in a browser)
+    """
 
     corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
     """A corpus that `braidstream build` or `import` wrote: a folder, or an address such as s3://bucket/corpus."""

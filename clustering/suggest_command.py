@@ -19,9 +19,15 @@ SAMPLE = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuggestConfig:
-    """Which granularity to start from: stability, variance explained, tokens per domain."""
+    """Which granularity to start from: stability, variance explained, tokens per domain.
 
-    corpus: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = None
+    The table ends in one number of domains and its reason; `braidstream train --k` takes it.
+
+      braidstream suggest corpus --train-tokens 20000000      (tokens of the run: --steps × batch × length)
+      braidstream suggest --embeddings vectors/               (before a build)
+    """
+
+    corpus: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")] = None
     """A corpus folder with the work of its build (.build), or that work folder."""
     embeddings: Annotated[Path | str | None, PLACE] = None
     """Instead: a folder (or s3:// prefix) of vectors as `braidstream build --embeddings` takes it."""

@@ -7,6 +7,8 @@ group `braidstream.commands`; the function takes the remaining arguments and ret
 from __future__ import annotations
 
 import errno
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -35,7 +37,32 @@ EXTRA_OF_COMMAND = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return its exit code (2 for a user's error, 130 after Ctrl-C)."""
+    """Run one sub-command; return its exit code.
+
+    That is 2 for a user's error, 130 after Ctrl-C, 141 where nobody reads the output any more.
+    """
+    try:
+        try:
+            return _main(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        return 141
+
+
+def _output_is_closed() -> bool:
+    """Whether it is the standard output that broke, as under `| head`; what is left of it is dropped."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     found = {entry.name: entry for entry in entry_points(group="braidstream.commands")}
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -114,6 +141,9 @@ _REMEDIES = {
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
     errno.EROFS: _NO_RIGHT,
+    errno.ENOTDIR: "What should be a folder is a file: give another place.",
+    errno.ENAMETOOLONG: "Give a place with shorter names, such as --out.",
+    errno.EIO: f"The disk or its mount fails: look at it, or give another place. {_GO_ON}",
 }
 """What a machine refuses, wherever in a command that is."""
 

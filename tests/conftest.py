@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +41,20 @@ def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """The same numbers in every run of a test, whichever tests ran before it."""
     return random.Random(request.node.nodeid)
+
+
+@pytest.fixture
+def without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that the test works in, as somebody whom permissions hold for: root is nobody meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o777)
+    user, nobody = os.geteuid(), 65534
+    if user == 0:
+        os.seteuid(nobody)
+    yield Path()
+    os.seteuid(user)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

@@ -50,13 +50,13 @@ class CompareCommand:
 
     A first look, small enough for a laptop:
 
-      braidstream compare DIR --mixers natural,importance-fading,dga --preset 1m --steps 300 --batch-size 16
+      braidstream compare corpus --mixers natural,importance,dga --preset 1m --steps 300 --batch-size 16
 
     The table goes to the terminal, and with the charts to OUT/report.html (one file that opens anywhere);
     OUT/results.md and OUT/results.csv hold the numbers.
     """
 
-    corpus: Positional[str]
+    corpus: Annotated[str, Positional, arg(metavar="CORPUS")]
     """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
     version: int | None = None
     """An earlier version of the corpus, to continue a comparison that began before documents were added;
@@ -150,16 +150,16 @@ def train_grid(
 def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Path) -> list[CellRun]:
     """All cells of the grid as runs, checked: whoever finds another run's folder stops here."""
     from trainer.compare.compare import Job, prepare
-    from trainer.mixers import no_difference
     from trainer.run.config import ConfigError
-    from trainer.run.resolve import chosen_settings, unused_settings
+    from trainer.run.resolve import chosen_settings, unused_settings, without_effect
 
     common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
     unused = {mixer: unused_settings(replace(common, mixer=mixer)) for mixer in grid.mixers}
     for name in set.intersection(*map(set, unused.values())):
-        raise ConfigError(no_difference(name, ", ".join(grid.mixers)))
+        raise ConfigError(without_effect(name, ", ".join(grid.mixers)))
+    defaults = TrainConfig()
     left_out: dict[str, dict[str, Any]] = {
-        mixer: dict.fromkeys(names) for mixer, names in unused.items()
+        mixer: {name: getattr(defaults, name) for name in names} for mixer, names in unused.items()
     }
     for mixer in grid.mixers:
         settings = chosen_settings(replace(common, mixer=mixer, **left_out[mixer]))
@@ -199,7 +199,9 @@ def recorded_k(folder: Path) -> int | None:
 
 def remember(path: Path, line: str) -> None:
     """Add a command to those that made this folder, unless it is among them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from trainer.run.run_folder import make_folder
+
+    make_folder(path.parent)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if line not in lines:
         path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """What may be going wrong while a run is going on, said once when it begins.
 
-Seven conditions, each with a threshold of the user's:
+Eight conditions, most with a threshold of the user's:
 
     still         the mixture has hardly moved over many updates on alignment in a row
     collapsed     the mixture has shrunk to very few domains
@@ -9,6 +9,7 @@ Seven conditions, each with a threshold of the user's:
     forgetting    the generic loss has risen above its lowest
     noisy         the scores of successive updates agree too little
     not-finite    scores were no numbers; that update was skipped
+    diverged      the training loss is no number
 
 A condition is reported when it begins, and again only after it has ended in between. Nothing here changes
 a run. All of it follows from what the run measures anyway and from a small state that checkpoints keep,
@@ -33,7 +34,7 @@ class Finding:
     """A condition that has begun."""
 
     kind: str
-    """Which of the seven."""
+    """Which of the eight."""
     value: float
     """What was found."""
     threshold: float
@@ -85,6 +86,18 @@ class Health:
         ]
         self._skipped = skipped_updates
         return [finding for finding in found if finding is not None]
+
+    def after_training(self, *, loss: float, since_step: int) -> list[Finding]:
+        """After the mean training `loss` of the steps from `since_step` on was read."""
+        found = self._onset(
+            "diverged",
+            not np.isfinite(loss),
+            loss,
+            0.0,
+            f"the training loss after step {since_step:,} is no finite number: the model has diverged, and "
+            "goes on training for nothing. Stop it, and begin another run with a lower learning rate.",
+        )
+        return [] if found is None else [found]
 
     def after_record(self, *, mixture: Mixture, passes: NDArray[np.float64]) -> list[Finding]:
         """After the mixture was renewed or the run evaluated; passes (k,) over each domain so far."""

@@ -22,9 +22,9 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus, Mixture, MixtureStream, StateError, View
+from pipeline.corpus.corpus import check_corpus
 from trainer.alignment.alignment import Scores
 from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
 from trainer.mixers import (
@@ -40,6 +40,7 @@ from trainer.run.distributed import Ranks
 from trainer.run.domain_losses import DomainLosses
 from trainer.steering_config import SteeringConfig
 from trainer.targets import steering_target
+from trainer.wrapped import check_parameters_are_seen, check_rank_measures_alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +58,9 @@ class Steering:
 
     `loss` maps tokens int64 (n, length) to losses float32 (n,); its parameters that require gradients
     are what alignment is measured on. `learning_rate` is the function of the step that `doge` follows.
-    `ranks` defaults to the process group if there is one. Raises ValueError for a loss through
-    DistributedDataParallel on several ranks (give the model inside), and what `make_mixer` and
-    `MixtureStream` raise for settings that do not fit.
+    `ranks` defaults to the process group if there is one. Raises ValueError for a loss that cannot be
+    measured, through DistributedDataParallel on several ranks, FSDP1 or DeepSpeed, with what to give
+    instead, and what `make_mixer` and `MixtureStream` raise for settings that do not fit.
     """
 
     def __init__(
@@ -71,11 +72,22 @@ class Steering:
         learning_rate: Callable[[int], float] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
+        check_corpus(corpus)
+        if not isinstance(loss, nn.Module):
+            raise TypeError(
+                f"the loss {loss!r} is no torch.nn.Module, whose parameters alignment is measured on. Give a "
+                "module that maps tokens (n, length) to losses (n,), such as TokenLoss(model, …)."
+            )
         ranks = current_ranks() if ranks is None else ranks
         settings = config.mixer
         if isinstance(settings, str):
             config = replace(config, **measuring_changes(settings))
         self.settings = mixer_settings(settings) if isinstance(settings, str) else settings
+        measures = self.settings.signal == "alignment"
+        if measures or self.settings.restraint == "capacity":
+            check_parameters_are_seen(loss)
+        if measures:
+            check_rank_measures_alone(loss, world_size=ranks.world_size)
         view = corpus.domains(level=1) if config.k is None else corpus.domains(k=config.k)
         target = None if config.target is None else steering_target(corpus, config.target)
         self._mixer, self._blend, budget, restraint = make_mixer(
@@ -112,8 +124,6 @@ class Steering:
         self._losses: DomainLosses | None = None
         if self._mixer.signal == "losses":
             self._losses = DomainLosses(view.k, ranks=ranks)
-        if self._mixer.signal == "alignment" and ranks.world_size > 1:
-            _check_ranks_are_apart(loss)
         self._drawn_from = self.stream.effective_probabilities
 
     @property
@@ -270,6 +280,8 @@ class Steering:
     def _alignment_source(self) -> AlignmentSource:
         """Made when first needed: by then the model is where it is trained."""
         if self._alignment is None:
+            check_parameters_are_seen(self._loss)  # a trainer may have wrapped it since
+            check_rank_measures_alone(self._loss, world_size=self._ranks.world_size)
             self._alignment = make_alignment_source(
                 self._config,
                 self._corpus,
@@ -329,16 +341,6 @@ def current_ranks() -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size())
     return Ranks()
-
-
-def _check_ranks_are_apart(loss: nn.Module) -> None:
-    """Raise ValueError where a forward pass waits for the other ranks, which may take fewer of them."""
-    if any(isinstance(module, DistributedDataParallel) for module in loss.modules()):
-        raise ValueError(
-            "the loss that is measured looks through DistributedDataParallel, whose passes exchange buffers "
-            "and wait for all ranks, and ranks measure different numbers of samples. Give Steering the model "
-            "inside, such as TokenLoss(model.module, …): it has the same parameters."
-        )
 
 
 def _capacity(loss: nn.Module, corpus: Corpus) -> float:

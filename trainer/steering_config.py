@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.alignment.alignment import Normalization
-from trainer.mixers import MixerSettings
-from trainer.run.config import check_measuring, check_words, require
+from trainer.mixers import MixerSettings, mixer_settings
+from trainer.run.config import (
+    ConfigError,
+    check_measuring,
+    check_words,
+    nobody_reads,
+    require,
+    unread,
+)
 
 MEASURED_TOKENS = 256
 """Of each sample, unless told otherwise: a measurement costs about two steps, however long samples are."""
@@ -15,7 +22,7 @@ MEASURED_TOKENS = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringConfig:
-    """How a run is steered; `ConfigError` for a setting that is out of range."""
+    """How a run is steered; `ConfigError` for a setting that is out of range or that no such mixer reads."""
 
     num_steps: int
     """Length of the run in global batches."""
@@ -58,9 +65,10 @@ class SteeringConfig:
     measuring_batch: int | None = None
     """Samples per forward pass while measuring; default: a rank's share of the batch."""
     basis: tuple[str, ...] = ()
-    """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`."""
+    """Target sets, or `natural`, that `dga-distributions` weighs; default: all, and `natural`. Other mixers
+    refuse them."""
     weights_file: str | None = None
-    """Weights that the mixer `schedule` replays."""
+    """Weights that the mixer `schedule` replays; others refuse it."""
 
     def __post_init__(self) -> None:
         require(self, "num_steps", self.num_steps >= 1, "at least 1")
@@ -68,6 +76,10 @@ class SteeringConfig:
         require(self, "measuring_batch", size is None or size >= 1, "at least 1")
         check_words(self)
         check_measuring(self)
+        settings = mixer_settings(self.mixer) if isinstance(self.mixer, str) else self.mixer
+        for name in unread(self, settings.method):
+            mixer = self.mixer if isinstance(self.mixer, str) else settings.method
+            raise ConfigError(nobody_reads(name, mixer))
 
     def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
         """How many tokens of a sample a measurement looks at; None is all of them."""

@@ -60,6 +60,11 @@ def target_weights(text: str, known: Collection[str]) -> dict[str, float]:
     """Weights by the names that `text` holds, summing to 1; a name in `known` is taken as it stands."""
     if text in known:
         return {text: 1.0}
+    if "," in text:
+        raise TargetError(
+            f"the target {text!r} has a comma; several sets that steer one run are joined by +, such as "
+            f"{'+'.join(filter(None, text.split(',')))}."
+        )
     weights: dict[str, float] = {}
     for part in text.split("+"):
         name, equals, number = part.partition("=")

@@ -19,10 +19,18 @@ from trainer.run.config import TrainConfig
 class TrainCommand:
     """Train a model on a mixture of domains that a mixer steers while training runs.
 
+    A run's folder holds config.json, metrics.jsonl, checkpoints/ and, at its end, result.json; `braidstream
+    compare` makes a table and a report of several. Which mixer does what: docs/dga.md.
+
+      braidstream train corpus --target recipes --k 64
+      braidstream train corpus --target recipes --mixer dga-paced --preset 1m --steps 300 --batch-size 16
+      braidstream train corpus --mixer natural                       (without a target, to compare with)
+      torchrun --nproc-per-node 8 -m pipeline.cli train corpus --target recipes          (on several GPUs)
+
     The same command again continues a run that was stopped.
     """
 
-    corpus: tyro.conf.Positional[str]
+    corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
     """Corpus folder, as `braidstream build` writes it, or its address: s3://, gs://, az://, https://."""
     version: int | None = None
     """An earlier version of the corpus, to continue a run that began before documents were added; default:

@@ -7,11 +7,12 @@ make the same corpus wherever they lie.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from clustering.documents.input_files import InputFile, LocalFile, RemoteFile, kind_of
-from clustering.documents.name_pattern import matches
+from clustering.documents.name_pattern import matches, may_hold
+from clustering.documents.records import BadInput
 from clustering.errors import InputError
 from pipeline.corpus.places import paths_below
 from pipeline.stores.address import is_address, normalized
@@ -22,14 +23,16 @@ PLAIN_SUFFIXES = (".txt", ".md")
 SUFFIXES = (*LINE_SUFFIXES, *PLAIN_SUFFIXES, ".parquet", ".tar")
 
 
-def find_inputs(corpus: str) -> list[InputFile]:
+def find_inputs(corpus: str, bad: BadInput | None = None) -> list[InputFile]:
     """List the input files of a file, folder or glob, or of an address that means one, sorted by name.
 
+    `bad` decides about folders that cannot be listed; without it they are an error.
+
     Raises:
-        InputError: Nothing is there, or nothing of a known kind.
+        InputError: Nothing is there, or nothing of a known kind, or a folder that cannot be listed.
         StorageError: The object store cannot be listed: no such bucket, no credentials, no right to.
     """
-    files = _remote_files(corpus) if is_address(corpus) else _local_files(corpus)
+    files = _remote_files(corpus) if is_address(corpus) else _local_files(corpus, bad or BadInput())
     known = sorted((f for f in files if kind_of(f.name) in SUFFIXES), key=lambda f: f.name)
     if known:
         return known
@@ -46,20 +49,44 @@ def find_inputs(corpus: str) -> list[InputFile]:
     )
 
 
-def _local_files(corpus: str) -> Sequence[InputFile]:
+def _local_files(corpus: str, bad: BadInput) -> Sequence[InputFile]:
     path = Path(corpus).expanduser()
     if path.is_file():
         return [LocalFile(path=path, name=path.name)]
     if path.is_dir():
-        return files_below(path)
+        return files_below(path, bad)
     base = Path(*_fixed_parts(path.parts))
     pattern = _checked(path.relative_to(base).as_posix())
-    return _matching(base, pattern) if pattern != "." else []
+    if pattern == ".":
+        return []
+    found = _below(base, bad, lambda name: may_hold(name, pattern))
+    return [file for file in found if matches(file.name, pattern)]
 
 
-def files_below(folder: Path) -> list[LocalFile]:
-    """All files of a folder and of those in it, but hidden ones, in any order."""
-    return [file for file in _matching(folder, "**/*") if not _is_hidden(file.name)]
+def files_below(folder: Path, bad: BadInput) -> list[LocalFile]:
+    """All files of a folder and of those in it, but hidden ones, in any order.
+
+    `bad` decides about folders that cannot be listed.
+    """
+    found = _below(folder, bad, lambda name: not _is_hidden(name))
+    return [file for file in found if not _is_hidden(file.name)]
+
+
+def _below(folder: Path, bad: BadInput, enters: Callable[[str], bool]) -> Iterator[LocalFile]:
+    """What is no folder, in folders whose names below this one `enters` holds of."""
+
+    def unlisted(place: str, why: str) -> None:
+        bad.report(
+            place,
+            f"is a folder that cannot be listed ({why}).",
+            "Give yourself the right to read it, or move it away.",
+        )
+
+    def name(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    for path in paths_below(folder, unlisted, enters=lambda below: enters(name(below))):
+        yield LocalFile(path=path, name=name(path))
 
 
 def _checked(pattern: str) -> str:
@@ -69,18 +96,6 @@ def _checked(pattern: str) -> str:
             "stands alone between slashes. Write it so, such as **/*.jsonl."
         )
     return pattern
-
-
-def _matching(folder: Path, pattern: str) -> list[LocalFile]:
-    """What is no folder, below one."""
-    # pathlib's `**` passes over what is behind links to folders.
-    paths = paths_below(folder) if "**" in pattern else folder.glob(pattern)
-    files = [
-        LocalFile(path=path, name=path.relative_to(folder).as_posix())
-        for path in paths
-        if not path.is_dir()
-    ]
-    return [file for file in files if matches(file.name, pattern)]
 
 
 def _remote_files(corpus: str) -> Sequence[InputFile]:

@@ -1,4 +1,4 @@
-"""Globs over names of objects, which no file system can expand: the rules of `pathlib`'s."""
+"""Globs over names of objects and files: `pathlib`'s rules. Its own pass over what cannot be listed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from fnmatch import fnmatchcase
 def matches(name: str, pattern: str) -> bool:
     """Whether a name with `/` fits a pattern: `*` stays within a folder, `**` is any number of folders."""
     return _matches(name.split("/"), pattern.split("/"))
+
+
+def may_hold(folder: str, pattern: str) -> bool:
+    """Whether something below a folder of this name can fit a pattern."""
+    parts, patterns = folder.split("/"), pattern.split("/")
+    for part, wanted in zip(parts, patterns[:-1], strict=False):
+        if wanted == "**":
+            return True
+        if not fnmatchcase(part, wanted):
+            return False
+    return len(parts) < len(patterns)
 
 
 def _matches(parts: list[str], patterns: list[str]) -> bool:

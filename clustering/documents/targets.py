@@ -39,15 +39,15 @@ class TargetDocuments:
         return len(self.texts)
 
 
-def target_identity(target: TargetSource) -> list[Any]:
+def target_identity(target: TargetSource, bad: BadInput) -> list[Any]:
     """What changes when a target set or one of its files does.
 
     Raises:
-        InputError: A part of it has no files.
+        InputError: A part of it has no files, or a folder that cannot be listed where `bad` says fail.
     """
     files = [target.train] if target.test is None else [target.train, target.test]
     try:
-        return [target.name, *([file.identity for file in find_inputs(f)] for f in files)]
+        return [target.name, *([file.identity for file in find_inputs(f, bad)] for f in files)]
     except InputError as error:
         raise InputError(f"--target {target.name}: {error}") from None
 
@@ -101,7 +101,7 @@ def read_targets(
 
 
 def _texts(files: str, text_column: str | None, bad: BadInput) -> Iterator[str]:
-    for file in find_inputs(files):
+    for file in find_inputs(files, bad):
         for document in read_documents(file, text_column=text_column, bad=bad):
             yield document.text
 

@@ -195,8 +195,8 @@ def _lock_file(folder: Path) -> IO[str]:
         return (folder / "lock").open("w")
     except OSError as error:
         raise BuildError(
-            f"cannot write to {str(folder)!r} ({error.strerror}). As --out or --work, give a folder that you "
-            "may write to."
+            f"cannot write to {str(folder)!r} ({error.strerror}). Give a folder that you may write to: "
+            "to a build as --out or --work; to an addition as the corpus, a copy of which will do."
         ) from None
 
 

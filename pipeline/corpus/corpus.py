@@ -60,7 +60,7 @@ class Corpus:
         self.cache = cache
         self._allow_pickle = allow_pickle
         self._store = ObjectStore(address) if is_address(address) else None
-        self._folder = Path(address).absolute()
+        self._folder = Path(address).expanduser().absolute()
         """Of a local corpus, wherever the process goes on working."""
         if self._store is None:
             self._storage: Storage = LocalStorage(self._folder)
@@ -139,19 +139,19 @@ class Corpus:
 
     @property
     def path(self) -> Path:
-        """The corpus folder; `CorpusError` for a corpus in an object store."""
+        """The corpus folder, absolute; `CorpusError` for a corpus in an object store."""
         if self._store is not None:
             raise CorpusError(
                 f"{self.address} is no local folder, which this needs. Copy the corpus first: "
                 f"braidstream pull {self.address} FOLDER"
             )
-        return Path(self.address)
+        return self._folder
 
     @property
     def name(self) -> str:
         """Last part of the address."""
         return (
-            Path(self.address).resolve().name
+            self._folder.resolve().name
             if self._store is None
             else self.address.rstrip("/").rsplit("/", 1)[-1]
         )
@@ -313,7 +313,7 @@ def open_corpus(
     """Open the corpus at `address`: a folder, or s3://, gs://, az://, https:// and the prefix it lies under.
 
     The newest version, unless `version` asks for an earlier one: 1 is the corpus as it was built, and
-    `braidstream add` makes the next one. A version never changes.
+    `braidstream add` makes the next one. A version never changes. In a folder's name, ~ is the home folder.
 
     Local shards are mapped. Shards in an object store are read a block at a time through a cache on disk,
     which all processes of this machine share: `cache` is its folder (default: BRAIDSTREAM_CACHE, else
@@ -325,6 +325,14 @@ def open_corpus(
     """
     settings = CacheSettings.of(cache, cache_bytes, connections)
     return Corpus(os.fspath(address), settings, allow_pickle=allow_pickle, version=version)
+
+
+def check_corpus(value: object) -> None:
+    """Raise `TypeError` for what is no corpus: most often its folder or address."""
+    if not isinstance(value, Corpus):
+        raise TypeError(
+            f"{value!r} is no Corpus. Open one first: corpus = open_corpus(FOLDER or address)."
+        )
 
 
 def _reopen(address: str, cache: CacheSettings, allow_pickle: bool, fingerprint: str) -> Corpus:

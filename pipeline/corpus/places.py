@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -74,9 +74,15 @@ class LocalPlace:
         return {name: str(found.st_mtime_ns) for name, found in self._files()}
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
-        for path in paths_below(self.folder):
+        for path in paths_below(self.folder, self._unlisted):
             if path.is_file():
                 yield path.relative_to(self.folder).as_posix(), path.stat()
+
+    def _unlisted(self, folder: str, why: str) -> None:
+        raise CorpusError(
+            f"the folder {folder} cannot be listed ({why}), so what is in it would be left out. Give "
+            "yourself the right to read it, or move it out of here."
+        )
 
     def read(self, name: str) -> bytes:
         """See `Place`; `CorpusError` when the file is missing."""
@@ -116,11 +122,27 @@ def open_place(where: str) -> Place:
     return ObjectStore(where) if is_address(where) else LocalPlace(Path(where))
 
 
-def paths_below(folder: Path) -> Iterator[Path]:
-    """What is no folder, below one: also in folders that are links, but in none that leads back."""
-    for place, folders, names in os.walk(folder, followlinks=True):
+def paths_below(
+    folder: Path,
+    unlisted: Callable[[str, str], None],
+    *,
+    enters: Callable[[Path], bool] = lambda path: True,
+) -> Iterator[Path]:
+    """What is no folder, below one: also in folders that are links, but in none that leads back.
+
+    `unlisted` is told of every folder that cannot be listed, and why: without it whatever is in there would
+    be missing without a word. Only folders that `enters` holds of are looked into.
+    """
+
+    def tell(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            unlisted(os.fspath(error.filename), error.strerror or str(error))
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=tell):
         here = Path(place)
-        folders[:] = [name for name in folders if not _leads_back(here / name)]
+        folders[:] = [
+            name for name in folders if enters(here / name) and not _leads_back(here / name)
+        ]
         yield from (here / name for name in names)
 
 

@@ -29,6 +29,10 @@ def read_version(
                 f"{where} changed under way: it was corpus {fingerprint[:12]}, it is "
                 f"{newest.fingerprint[:12]} now. Start again from a corpus that stays as it is."
             )
+    if version is not None and not hasattr(version, "__index__"):
+        raise TypeError(
+            f"version={version!r} must be a whole number, such as 1, or None for the newest."
+        )
     if version is None or version == newest.version:
         return newest
     if not 1 <= version < newest.version:

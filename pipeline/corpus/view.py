@@ -132,6 +132,10 @@ class DomainTree:
                 )
             k = self.levels[level]
         assert k is not None
+        if not hasattr(k, "__index__"):
+            raise CorpusError(
+                f"k={k!r} must be a whole number of domains, from 1 to {self.num_leaves}."
+            )
         if not 1 <= k <= self.num_leaves:
             raise CorpusError(
                 f"k={k} domains cannot be had: choose 1 to {self.num_leaves}, the number of leaves, or "

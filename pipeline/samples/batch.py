@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from pipeline.errors import StateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,14 @@ class Batch:
         if not isinstance(self.samples, np.ndarray):
             raise TypeError("these samples are no token blocks; use batch.samples.")
         return self.samples
+
+
+def _collated(*args: object, **options: object) -> NoReturn:
+    """What torch's default collation does with batches: DataLoader(stream) asks for it, of one or more."""
+    raise StateError(
+        "a stream makes its own batches, and a DataLoader that collects them makes batches of batches: pass "
+        "batch_size=None to the DataLoader, and the number of samples to the stream."
+    )
+
+
+default_collate_fn_map[Batch] = _collated

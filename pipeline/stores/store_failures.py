@@ -23,7 +23,8 @@ _SECRET_VARIABLE = re.compile(
 )
 _TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "ServerBusy", "OperationTimedOut", "BadDigest"}
 _TRANSIENT_STATUSES = {408, 425, 429}
-_NOT_OFFERED = {501, 505}
+_NO_SUCH_REQUEST = {405, 501}
+_NOT_OFFERED = {505}
 
 NO_CREDENTIALS = (
     "no credentials were found, neither in the environment nor in the cloud's own files, and this "
@@ -60,6 +61,12 @@ def explain(error: Exception, *, request_seconds: float) -> RequestError:
         )
     if status == 416:
         return RequestError("the object ends before this range", transient=False)
+    if status in _NO_SUCH_REQUEST:
+        return RequestError(
+            f"{answer}: it has no such request. Behind http(s) a web server hands out files by name; to list "
+            "and to write takes s3://, gs:// or az://",
+            transient=False,
+        )
     if status:
         may_pass = status in _TRANSIENT_STATUSES or (status >= 500 and status not in _NOT_OFFERED)
         return RequestError(
@@ -82,7 +89,8 @@ def explain(error: Exception, *, request_seconds: float) -> RequestError:
     kind = _KIND.search(text)
     reasons = {
         "Timeout": f"nothing came for {request_seconds:g} s",
-        "Connect": "the server takes no connections",
+        "Connect": "the server takes no connections. Check the address, and the endpoint where one is set "
+        "(such as AWS_ENDPOINT_URL)",
         "Interrupted": "the connection broke off before everything had come",
     }
     return RequestError(reasons[kind[1]] if kind else scrubbed(text), transient=True)

@@ -68,6 +68,15 @@ class RepetitionBudget:
             )
 
 
+def check_budget(value: object) -> None:
+    """Raise `TypeError` for what is no budget, such as a bare number of passes."""
+    if not isinstance(value, RepetitionBudget):
+        raise TypeError(
+            f"budget={value!r} is no RepetitionBudget. Write RepetitionBudget(max_passes=8, num_steps=…): a "
+            "bound is spread over the steps of a run."
+        )
+
+
 def _least_passes(needed: int, sizes: NDArray[np.int64]) -> float:
     """The fewest passes, in hundredths, with which domains of `sizes` (k,) give `needed` whole samples."""
     hundredths = math.ceil(100 * needed / max(int(sizes.sum()), 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from operator import index
 from typing import Any
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.corpus import Corpus, check_corpus
 from pipeline.corpus.versions import advice
 from pipeline.corpus.view import View
 from pipeline.errors import MixtureError, StateError
 from pipeline.samples.batch import Batch
 from pipeline.samples.packing import packed, unpacked
 from pipeline.storage.storage import FetchStatistics
-from pipeline.stream.budget import RepetitionBudget, paced_probabilities
+from pipeline.stream.budget import RepetitionBudget, check_budget, paced_probabilities
 from pipeline.stream.course import Course
 from pipeline.stream.mixture import Mixture, check_mixture
 from pipeline.stream.order import SampleOrder
@@ -48,8 +48,8 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
 
     Iterate it, or hand it to `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=…,
     multiprocessing_context="forkserver")`. Raises `ValueError` for sizes and ranks that do not fit,
-    `TypeError` for what is no mixture, `MixtureError` for one over another corpus, `BudgetError` for a
-    budget too small for its run.
+    `TypeError` for what is no corpus, mixture or budget, `MixtureError` for one over another corpus,
+    `BudgetError` for a budget too small for its run.
     """
 
     def __init__(
@@ -65,6 +65,10 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
         transform: Callable[[Any], Any] | None = None,
         shuffle_bytes: int = SHUFFLE_BYTES,
     ) -> None:
+        check_corpus(corpus)
+        for name, value in (("batch_size", batch_size), ("seed", seed)):
+            if not hasattr(value, "__index__"):
+                raise TypeError(f"{name}={value!r} must be a whole number.")
         # Of numpy they would neither be JSON nor, as a seed, fit the generator.
         batch_size, seed, shuffle_bytes = index(batch_size), index(seed), int(shuffle_bytes)
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
@@ -83,6 +87,7 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
                 f"corpus {corpus.fingerprint[:12]}; make the mixture from corpus.domains(…)."
             )
         if budget is not None:
+            check_budget(budget)
             budget.check(mixture.view.sizes, batch_size)
         self.corpus = corpus
         self.batch_size = batch_size
@@ -214,6 +219,11 @@ class MixtureStream(IterableDataset[Batch], Iterator[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; `StateError` lists what differs if it does not fit."""
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"a state is the dictionary that state_dict() gave, not {type(state).__name__}. Of a file, "
+                "give json.loads(text)."
+            )
         differences = [
             f"{name}: saved {state.get(name)!r}, this stream {value!r}"
             for name, value in self._identity().items()

@@ -482,6 +482,17 @@ def test_an_imported_corpus_is_left_alone(build_config: BuildConfig, tmp_path: P
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("manifest", ["mine", "[]", '{"domains": 43}', '{"format": "other"}'])
+def test_a_manifest_of_something_else_makes_no_corpus_of_its_folder(
+    build_config: BuildConfig, tmp_path: Path, manifest: str
+) -> None:
+    (tmp_path / "data" / "targets").mkdir(parents=True)
+    (tmp_path / "data" / "manifest.json").write_text(manifest)
+    with pytest.raises(BuildError, match="holds files, but no corpus and no unfinished build"):
+        build(replace(build_config, out=tmp_path / "data"), QUIET)
+    assert (tmp_path / "data" / "manifest.json").read_text() == manifest
+
+
 @pytest.mark.parametrize("option", ["out", "work"])
 def test_two_builds_never_share_a_folder(
     build_config: BuildConfig, tmp_path: Path, option: str

@@ -219,6 +219,22 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
         assert [file.name for file in find_inputs(str(corpus))] == ["link/deep/a.jsonl"]
 
 
+@pytest.mark.parametrize("corpus", ["texts", "texts/**/*.jsonl", "texts/*/*.jsonl"])
+def test_a_folder_that_cannot_be_listed_is_bad_input(without_rights: Path, corpus: str) -> None:
+    for name in ("open", "closed", "closed/deep", ".closed"):
+        (without_rights / "texts" / name).mkdir(parents=True)
+    for name in ("open/a.jsonl", "closed/b.jsonl"):
+        (without_rights / "texts" / name).write_bytes(TWO)
+    for name in ("closed", ".closed") if corpus == "texts" else ("closed",):
+        (without_rights / "texts" / name).chmod(0)
+    with pytest.raises(InputError, match=r"closed: is a folder that cannot be listed \(Permission"):
+        find_inputs(corpus)
+    bad = BadInput(action="skip")
+    assert [Path(file.name).name for file in find_inputs(corpus, bad)] == ["a.jsonl"]
+    assert bad.skipped == 1
+    assert [file.name for file in find_inputs("texts/open/*.jsonl")] == ["a.jsonl"]
+
+
 @pytest.mark.parametrize("corpus", ["missing", "missing/*.jsonl", "d.csv"])
 def test_nothing_to_read(tmp_path: Path, corpus: str) -> None:
     (tmp_path / "d.csv").write_text("x")

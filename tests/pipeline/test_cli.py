@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -50,8 +51,21 @@ def test_a_full_disk_is_an_error_without_a_traceback(
     monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
     assert cli.main(["fill", "/dev/full"]) == 2
     assert capsys.readouterr().err.startswith("error: No space left on device. Free some space")
+    assert cli.main(["fill", "/dev/full/corpus"]) == 2
+    assert "Not a directory. What should be a folder is a file" in capsys.readouterr().err
+    assert cli.main(["fill", "n" * 999]) == 2
+    assert "File name too long. Give a place with shorter names" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):  # no refusal of the machine, so a bug
         cli.main(["fill", "/no/such/place"])
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pipeline.cli", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_pipeline_needs_only_the_core_dependencies() -> None:

@@ -289,6 +289,15 @@ def test_domains_that_are_links_to_folders_are_imported(
     assert import_folder(data).tree.levels[-1] == before + 1
 
 
+def test_a_folder_that_cannot_be_listed_ends_an_import(without_rights: Path) -> None:
+    (without_rights / "data" / "closed").mkdir(parents=True)
+    (without_rights / "data" / "closed").chmod(0)
+    with pytest.raises(
+        CorpusError, match=r"closed cannot be listed \(Permission denied\), so what"
+    ):
+        import_folder(Path("data"))
+
+
 def test_importing_again_gives_the_same_corpus_and_takes_new_domains(
     data: Path, token_domains: dict[str, np.ndarray[Any, Any]]
 ) -> None:

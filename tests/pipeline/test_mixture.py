@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.utils.data import DataLoader
 
-from pipeline import Corpus, Mixture, MixtureError, MixtureStream
+from pipeline import (
+    Corpus,
+    CorpusError,
+    Mixture,
+    MixtureError,
+    MixtureStream,
+    StateError,
+    open_corpus,
+)
 from tests.pipeline.test_view import ranges, trees
 
 WEIGHTS = st.floats(0, 1e300, allow_subnormal=False)
@@ -78,6 +88,50 @@ def test_a_stream_says_what_a_mixture_is(numbered_corpus: Corpus, value: Any) ->
     stream = MixtureStream(numbered_corpus, Mixture.natural(view), batch_size=3)
     with pytest.raises(TypeError, match=message):
         stream.set_mixture(value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"corpus": "corpus"}, r"'corpus' is no Corpus\. Open one first: corpus = open_corpus"),
+        ({"budget": 8}, r"budget=8 is no RepetitionBudget\. Write RepetitionBudget\(max_passes=8"),
+        ({"batch_size": 4.0}, r"batch_size=4\.0 must be a whole number"),
+        ({"seed": "0"}, r"seed='0' must be a whole number"),
+    ],
+)
+def test_a_stream_says_what_else_it_takes(
+    numbered_corpus: Corpus, changed: dict[str, Any], message: str
+) -> None:
+    mixture = Mixture.natural(numbered_corpus.domains(k=2))
+    settings: dict[str, Any] = {"corpus": numbered_corpus, "batch_size": 4, **changed}
+    with pytest.raises(TypeError, match=message):
+        MixtureStream(mixture=mixture, **settings)
+
+
+def test_what_is_no_state_version_or_number_of_domains_is_named(numbered_corpus: Corpus) -> None:
+    mixture = Mixture.natural(numbered_corpus.domains(k=2))
+    stream = MixtureStream(numbered_corpus, mixture, batch_size=4)
+    with pytest.raises(TypeError, match=r"state_dict\(\) gave, not str.*json\.loads"):
+        stream.load_state_dict(json.dumps(stream.state_dict()))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"version='1' must be a whole number"):
+        open_corpus(numbered_corpus.path, version="1")  # type: ignore[arg-type]
+    with pytest.raises(CorpusError, match=r"k=2\.0 must be a whole number of domains"):
+        numbered_corpus.domains(k=2.0)  # type: ignore[arg-type]
+
+
+def test_home_is_found(numbered_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(numbered_corpus.path.parent))
+    assert open_corpus(f"~/{numbered_corpus.path.name}").path == numbered_corpus.path
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_loader_that_would_batch_batches_says_how_to_be_made(
+    numbered_corpus: Corpus, batch_size: int
+) -> None:
+    mixture = Mixture.natural(numbered_corpus.domains(k=2))
+    stream = MixtureStream(numbered_corpus, mixture, batch_size=4)
+    with pytest.raises(StateError, match="pass batch_size=None to the DataLoader"):
+        next(iter(DataLoader(stream, batch_size=batch_size)))
 
 
 def test_natural_uniform_blend_and_distance_by_hand() -> None:

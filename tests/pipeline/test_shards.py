@@ -134,6 +134,7 @@ def test_a_corpus_opened_by_a_relative_path_is_read_from_anywhere(
     monkeypatch.chdir("/")
     for each in (corpus, pickle.loads(pickle.dumps(corpus))):
         assert np.array_equal(position_of(each.read(np.arange(5))), np.arange(5))
+        assert (each.path, each.runs, each.name) == (copied, copied / "runs", copied.name)
 
 
 def test_a_flipped_bit_in_the_tree_is_found(copied: Path) -> None:

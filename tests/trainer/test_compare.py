@@ -109,6 +109,24 @@ def test_a_setting_goes_to_the_mixers_that_use_it(corpus: Corpus, tmp_path: Path
         prepared("natural,uniform")
 
 
+def test_a_basis_and_a_file_of_weights_go_to_the_mixers_that_read_them(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    def prepared(mixers: str) -> dict[str, tuple[tuple[str, ...], str | None]]:
+        grid = parse_grid(corpus, mixers=mixers, ks="3", targets="alpha", seeds="0")
+        training = TrainingOptions(basis=("beta",), weights_file="plan.jsonl", device="cpu")
+        jobs = [run.job for run in prepare_runs(corpus, grid, training, tmp_path)]
+        return {job.cell.mixer: (job.config.basis, job.config.weights_file) for job in jobs}
+
+    assert prepared("natural,dga-distributions,schedule") == {
+        "natural": ((), None),
+        "dga-distributions": (("beta",), None),
+        "schedule": ((), "plan.jsonl"),
+    }
+    with pytest.raises(ConfigError, match=r"weights_file changes nothing .*belongs to schedule"):
+        prepared("natural,dga-distributions")
+
+
 def test_a_setting_that_makes_a_mixer_steer_towards_a_target_belongs_into_names(
     corpus: Corpus, tmp_path: Path
 ) -> None:

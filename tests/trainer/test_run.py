@@ -23,7 +23,7 @@ from trainer.run.checkpoint import Checkpoint, save_checkpoint
 from trainer.run.config import ConfigError
 from trainer.run.learner import Learner
 from trainer.run.resolve import idle_settings, learns_nothing, resolve
-from trainer.run.run_folder import RunFolder, RunFolderError
+from trainer.run.run_folder import RunFolder, RunFolderError, make_folder
 
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
 
@@ -307,6 +307,29 @@ def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not
         RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
 
 
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_a_file_where_a_run_should_be_is_named(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"/file is a file, and a run needs a folder.*--out"):
+        train(corpus, config, tmp_path / out, quiet=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
+def test_a_place_where_no_folder_can_be_is_an_error(corpus: Corpus, config: TrainConfig) -> None:
+    with pytest.raises(RunFolderError, match=r"/proc/run/checkpoints cannot be made .*--out"):
+        train(corpus, config, "/proc/run", quiet=True)
+
+
+def test_a_corpus_that_may_only_be_read_wants_another_folder_for_its_runs(
+    without_rights: Path,
+) -> None:
+    (without_rights / "corpus").mkdir(mode=0o555)
+    with pytest.raises(RunFolderError, match=r"cannot be made \(Permission denied.*another --out"):
+        make_folder(without_rights / "corpus" / "runs" / "dga")
+
+
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -429,6 +452,9 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
         ),
         ({"mixer": "dga", "repeat_decay": 1.0}, "it takes a bound on repetition, max_passes"),
         ({"mixer": "importance-paced", "update_every": 5}, "update_every changes nothing"),
+        ({"mixer": "dga", "basis": ("alpha",)}, "'dga': it belongs to dga-distributions"),
+        ({"mixer": "natural", "weights_file": "a.jsonl"}, "'natural': it belongs to schedule"),
+        ({"mixer": "schedule"}, "'schedule' reads its weights from a file and none was given"),
     ],
 )
 def test_a_setting_that_the_mixer_does_not_use_is_refused(
@@ -470,15 +496,14 @@ def test_settings_without_effect_are_noticed() -> None:
         "estimator",
         "half_life",
     ]
-    dga = TrainConfig(mixer="dga", target="alpha", probe_every=2, half_life=5, basis=("alpha",))
-    assert idle_settings(dga) == ["half_life", "probe_every", "basis"]
-    tree = replace(dga, mixer="dga+shrinkage=tree", basis=(), probe_every=10)
+    dga = TrainConfig(mixer="dga", target="alpha", probe_every=2, half_life=5)
+    assert idle_settings(dga) == ["half_life", "probe_every"]
+    tree = replace(dga, mixer="dga+shrinkage=tree", probe_every=10)
     assert idle_settings(tree) == []
     few = replace(tree, shrinkage="tree", measured_domains=2)
     assert idle_settings(few) == []
     for mixer in ("dga+estimator=probe", "dga-distributions"):
         assert idle_settings(replace(few, mixer=mixer)) == ["measured_domains"]
-    assert idle_settings(TrainConfig(mixer="schedule", weights_file="plan.jsonl")) == []
 
 
 @pytest.mark.parametrize("mixer", ["natural", "importance", "dga", "dga-distributions", "doge"])
@@ -487,9 +512,9 @@ def test_a_setting_without_effect_makes_no_other_run(
 ) -> None:
     config, folder = TrainConfig(mixer=mixer, target="alpha"), RunFolder(tmp_path)
     folder.begin(resolve(config, corpus, CPU), corpus, CPU)
-    idle = replace(config, weights_file="plan.jsonl", probe_every=3, half_life=7)
+    idle = replace(config, probe_every=3, half_life=7)
     if mixer != "dga-distributions":
-        idle = replace(idle, basis=("alpha",), sequences_per_distribution=9)
+        idle = replace(idle, sequences_per_distribution=9)
     if mixer in ("natural", "importance"):
         idle = replace(idle, epsilon=1.0, target_batch=2, shrinkage="tree", measured_domains=2)
     folder.check(resolve(idle, corpus, CPU), corpus)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import Corpus, Mixture, StateError, open_corpus
 from tests.trainer.ranks import become_rank, free_port, start_ranks
 from trainer import Steering, SteeringConfig
 from trainer.alignment.alignment_source import AlignmentError
+from trainer.mixers import mixer_settings
 from trainer.model import GPT, GPTConfig, TokenLoss
 from trainer.run.batches import to_device
 from trainer.run.config import ConfigError
@@ -239,6 +241,76 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str
         SteeringConfig(**{"num_steps": 30, "batch_size": 8, **setting})
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"basis": ("alpha",)}, "basis changes nothing in the mixer 'dga': it belongs to dga-dist"),
+        ({"weights_file": "a.jsonl"}, "weights_file changes nothing .* it belongs to schedule"),
+    ],
+)
+def test_what_the_mixer_never_reads_is_refused(setting: dict[str, Any], message: str) -> None:
+    for mixer in ("dga", mixer_settings("dga")):
+        with pytest.raises(ConfigError, match=message):
+            SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=mixer, **setting)
+
+
+def test_what_is_no_corpus_or_no_module_is_named(corpus: Corpus) -> None:
+    config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer="dga")
+    with pytest.raises(TypeError, match=r"is no Corpus\. Open one first"):
+        Steering(str(corpus.path), config, make_model(corpus))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"no torch\.nn\.Module.*such as TokenLoss\(model"):
+        Steering(corpus, config, lambda tokens: tokens)  # type: ignore[arg-type]
+
+
+def _wrapped(kind: str, model: torch.nn.Module) -> torch.nn.Module:
+    """What such a wrapper looks like from outside, without the process group that it takes."""
+    module, _, name = kind.rpartition(".")
+    wrapper = type(name, (torch.nn.Module,), {"__module__": module})()
+    wrapper.module = model
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel",
+            r"wrapped by FSDP1 .* Train with FSDP2",
+        ),
+        (
+            "deepspeed.runtime.engine.DeepSpeedEngine",
+            r"DeepSpeed engine.*TokenLoss\(engine\.module",
+        ),
+    ],
+)
+def test_a_model_in_which_nothing_can_be_measured_is_refused(
+    corpus: Corpus, kind: str, message: str
+) -> None:
+    def steer(mixer: str) -> Steering:
+        loss = make_model(corpus)
+        loss.model = _wrapped(kind, loss.model)
+        config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=mixer)
+        return Steering(corpus, config, loss)
+
+    with pytest.raises(ValueError, match=message):
+        steer("dga")
+    steer("importance")
+    loop = Loop(corpus, "dga")
+    loop.loss.model = _wrapped(kind, loop.loss.model)  # as a trainer does that wraps in place
+    with pytest.raises(ValueError, match=message):
+        loop.steering.after_step(loop.steering.settings.update_every)
+
+
+@pytest.mark.parametrize("mixer", ["dga", "importance-fading"])
+def test_parameters_that_deepspeed_partitions_are_refused(corpus: Corpus, mixer: str) -> None:
+    loss = make_model(corpus)
+    for number, parameter in enumerate(loss.parameters()):
+        parameter.ds_id = number  # type: ignore[attr-defined]
+    config = SteeringConfig(num_steps=30, batch_size=8, target="alpha", mixer=mixer)
+    with pytest.raises(ValueError, match=r"ZeRO stage 3.*Train with FSDP2"):
+        Steering(corpus, config, loss)
+
+
 def _steer_as_rank(
     rank: int, port: int, corpus_path: Path, mixer: str, out: Path, world_size: int
 ) -> None:
@@ -262,6 +334,10 @@ def _measure_through_ddp(rank: int, port: int, corpus_path: Path) -> None:
         Steering(corpus, config, loss, ranks=ranks)
         loss.model = DistributedDataParallel(loss.model)
         with pytest.raises(ValueError, match=r"inside, such as TokenLoss\(model\.module"):
+            Steering(corpus, config, loss, ranks=ranks)
+        loss = make_model(corpus)
+        loss.model = FullyShardedDataParallel(loss.model, device_id=CPU)
+        with pytest.raises(ValueError, match=r"wrapped by FSDP1"):
             Steering(corpus, config, loss, ranks=ranks)
 
 

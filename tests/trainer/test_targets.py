@@ -64,6 +64,8 @@ def test_what_is_no_target_is_explained(text: str) -> None:
 
 
 def test_a_set_is_named_once_and_must_be_there(corpus: Corpus) -> None:
+    with pytest.raises(TargetError, match=r"has a comma.* joined by \+, such as a\+b"):
+        target_weights("a,b", ["a", "b"])
     with pytest.raises(TargetError, match="'a=2' stands there twice"):
         target_weights("a=1+a=2", ())
     with pytest.raises(TargetError, match="give it to all, or to none"):

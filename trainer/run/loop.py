@@ -7,6 +7,7 @@ anywhere goes on from its last checkpoint; on a CPU it ends with the very same b
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from pipeline import BudgetError, Corpus
+from pipeline.corpus.corpus import check_corpus
 from trainer.alignment.alignment import Scores
 from trainer.health import Finding, Health
 from trainer.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -30,7 +32,9 @@ from trainer.run.tally import ClosedWindow, Tally
 from trainer.steering import Steering
 
 
-def train(corpus: Corpus, config: TrainConfig, out: Path, *, quiet: bool = False) -> dict[str, Any]:
+def train(
+    corpus: Corpus, config: TrainConfig, out: str | os.PathLike[str], *, quiet: bool = False
+) -> dict[str, Any]:
     """Train as `config` says and keep everything in the folder `out`; what its result.json says.
 
     An unfinished run in `out` is continued, a finished one is returned as it is. Under torchrun every
@@ -38,9 +42,10 @@ def train(corpus: Corpus, config: TrainConfig, out: Path, *, quiet: bool = False
     `MixtureError` or `BudgetError` for settings that do not fit the corpus, and `TrainingInterrupted`
     after Ctrl-C or SIGTERM, when all is saved.
     """
+    check_corpus(corpus)
     device = choose_device(config.device)
     config = resolve(config, corpus, device)
-    folder = RunFolder(out)
+    folder = RunFolder(Path(out))
     folder.check(config, corpus)
     finished = folder.result()
     if finished is not None:
@@ -202,6 +207,8 @@ class Run:
             **record,
             **fetch_fields(self.stream.statistics),
         )
+        since = window.step - window.count
+        self._report(self.health.after_training(loss=record["train_loss"], since_step=since))
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator.evaluate(self.learner.loss)

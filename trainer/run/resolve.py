@@ -16,7 +16,7 @@ from trainer.mixers import (
     mixer_settings,
     no_difference,
 )
-from trainer.run.config import ConfigError, TrainConfig
+from trainer.run.config import METHOD_OF, ConfigError, TrainConfig, nobody_reads, unread
 from trainer.steering_config import SteeringConfig
 from trainer.targets import target_weights
 
@@ -27,12 +27,17 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
     """`config` with every setting that depends on others, on the corpus or on `device` filled in.
 
     What the mixer's name says of measuring alignment goes before what `config` says. A mixer's setting that
-    the chosen one does not use stays None, and is a `ConfigError` where it was given; what else has no effect
-    (`idle_settings`) goes back to its default, so that runs that do the same are the same. Resolving again
-    changes nothing.
+    the chosen one does not use stays as it is, and is a `ConfigError` where it was given; what else has no
+    effect (`idle_settings`) goes back to its default, so that runs that do the same are the same. Resolving
+    again changes nothing.
     """
     if unused := unused_settings(config):
-        raise ConfigError(no_difference(unused[0], config.mixer))
+        raise ConfigError(without_effect(unused[0], config.mixer))
+    if chosen_settings(config).method == "schedule" and config.weights_file is None:
+        raise ConfigError(
+            f"the mixer {config.mixer!r} reads its weights from a file and none was given; name one with "
+            "--weights-file, for instance the metrics.jsonl of another run."
+        )
     if config.target is None and chosen_settings(config).needs_target:
         known = ", ".join(corpus.target_names) or "the corpus has none"
         raise ConfigError(
@@ -107,8 +112,14 @@ def chosen_settings(config: TrainConfig) -> MixerSettings:
 
 def unused_settings(config: TrainConfig) -> list[str]:
     """Settings of mixers that are given and make no difference to this one."""
-    uses = chosen_settings(config).uses
-    return [name for name in VARIED if name not in uses and getattr(config, name) is not None]
+    settings = chosen_settings(config)
+    given = [name for name in VARIED if getattr(config, name) is not None]
+    return [name for name in given if name not in settings.uses] + unread(config, settings.method)
+
+
+def without_effect(name: str, mixer: str) -> str:
+    """That one of `unused_settings` changes nothing in a mixer, and whose it is."""
+    return nobody_reads(name, mixer) if name in METHOD_OF else no_difference(name, mixer)
 
 
 def learns_nothing(config: TrainConfig) -> str:
@@ -129,14 +140,12 @@ def learns_nothing(config: TrainConfig) -> str:
 
 
 def idle_settings(config: TrainConfig) -> list[str]:
-    """Settings beside the mixer's own that differ from their defaults and change nothing in this run."""
+    """Settings of measuring that differ from their defaults and change nothing in this run."""
     settings = chosen_settings(config)
     config = replace(config, **measuring_changes(config.mixer))
     distributions, probes = settings.method == "dga-distributions", config.estimator == "probe"
     shrinks = (config.shrinkage or ("tree" if probes else "none")) == "tree"
     used = {
-        "basis": distributions,
-        "weights_file": settings.method == "schedule",
         "half_life": probes or shrinks,
         "probe_every": probes,
         "measured_domains": not (probes or distributions),
@@ -147,9 +156,7 @@ def idle_settings(config: TrainConfig) -> list[str]:
     defaults = TrainConfig()
     return [
         name
-        for name in [*MEASURED, "basis", "weights_file"]
+        for name in MEASURED
         if getattr(config, name) != getattr(defaults, name)
-        and not (
-            used.get(name, True) and (settings.signal == "alignment" or name == "weights_file")
-        )
+        and not (used.get(name, True) and settings.signal == "alignment")
     ]

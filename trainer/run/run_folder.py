@@ -5,6 +5,7 @@ RUN/config.json  metrics.jsonl  checkpoints/step-NNNNNN/  result.json (written l
 
 from __future__ import annotations
 
+import errno
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +28,19 @@ class RunFolderError(BraidstreamError):
     """A run folder that belongs to another run."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of a run or a comparison; `RunFolderError` where none can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise RunFolderError(
+            f"the folder {folder} cannot be made ({error.strerror}: {error.filename!r}). Choose another "
+            "--out."
+        ) from None
+
+
 class RunFolder:
     """Paths and the two small files of one run."""
 
@@ -38,7 +52,12 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
-        """Raise `RunFolderError` when the folder holds a run of other settings or another corpus."""
+        """Raise `RunFolderError` where it is no folder, or one of another run: other settings, or corpus."""
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not there.is_dir():
+            raise RunFolderError(
+                f"{there} is a file, and a run needs a folder: {self.path}. Choose another --out."
+            )
         if not self.config_file.exists():
             # An empty checkpoints/ is that of a run that was killed just before it wrote config.json.
             if self.metrics_file.exists() or any(self.checkpoints.glob("*")):
@@ -71,7 +90,7 @@ class RunFolder:
 
     def begin(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
         """Create the folder and write config.json."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(self.checkpoints)
         write_json(
             self.config_file,
             {
