@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import Corpus, open_corpus
+from pipeline import Corpus, MixtureError, open_corpus
 from trainer.compare.compare import Job
 from trainer.compare.grid import Cell, Grid, GridError, parse_grid
 from trainer.compare.tail import MetricsTail, end_of_log
@@ -112,19 +112,31 @@ def test_a_setting_goes_to_the_mixers_that_use_it(corpus: Corpus, tmp_path: Path
 def test_a_basis_and_a_file_of_weights_go_to_the_mixers_that_read_them(
     corpus: Corpus, tmp_path: Path
 ) -> None:
+    plan = tmp_path / "plan.jsonl"
+    plan.write_text('{"step": 0, "weights": [1, 1, 2]}\n', encoding="utf-8")
+
     def prepared(mixers: str) -> dict[str, tuple[tuple[str, ...], str | None]]:
         grid = parse_grid(corpus, mixers=mixers, ks="3", targets="alpha", seeds="0")
-        training = TrainingOptions(basis=("beta",), weights_file="plan.jsonl", device="cpu")
+        training = TrainingOptions(basis=("beta",), weights_file=str(plan), device="cpu")
         jobs = [run.job for run in prepare_runs(corpus, grid, training, tmp_path)]
         return {job.cell.mixer: (job.config.basis, job.config.weights_file) for job in jobs}
 
     assert prepared("natural,dga-distributions,schedule") == {
         "natural": ((), None),
         "dga-distributions": (("beta",), None),
-        "schedule": ((), "plan.jsonl"),
+        "schedule": ((), str(plan)),
     }
     with pytest.raises(ConfigError, match=r"weights_file changes nothing .*belongs to schedule"):
         prepared("natural,dga-distributions")
+    plan.write_text('{"step": 0, "weights": [1, 1]}\n', encoding="utf-8")
+    with pytest.raises(MixtureError, match=r"plan.jsonl:1 is no line of a schedule over 3 domains"):
+        prepared("schedule,dga-distributions")
+
+
+def test_a_seed_is_a_number_that_generators_take() -> None:
+    for seed in (-1, 2**32):
+        with pytest.raises(ConfigError, match=f"seed={seed} must be between 0 and 4294967295"):
+            TrainConfig(seed=seed)
 
 
 def test_a_setting_that_makes_a_mixer_steer_towards_a_target_belongs_into_names(

@@ -159,15 +159,21 @@ class Display(Protocol):
 def prepare(job: Job, corpus: Corpus) -> CellRun:
     """Look into the job's folder: the run is done, can continue, or is new.
 
-    Raises `RunFolderError` when the folder holds a run of other settings.
+    Raises `RunFolderError` when the folder holds a run of other settings, `MixtureError` for weights to
+    replay that cannot be read or are of another view.
     """
+    from trainer.mixers.schedule import read_schedule
     from trainer.run.distributed import choose_device
     from trainer.run.resolve import resolve
     from trainer.run.run_folder import RunFolder
 
     folder = RunFolder(job.folder)
-    folder.check(resolve(job.config, corpus, choose_device(job.config.device)), corpus)
-    return CellRun(job, done=folder.result() is not None)
+    config = resolve(job.config, corpus, choose_device(job.config.device))
+    folder.check(config, corpus)
+    done = folder.result() is not None
+    if config.weights_file is not None and not done:
+        read_schedule(Path(config.weights_file), corpus.domains(k=config.k))
+    return CellRun(job, done=done)
 
 
 def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> int:

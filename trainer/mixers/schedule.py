@@ -59,7 +59,10 @@ def read_schedule(path: Path, view: View) -> ScheduleMixer:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise MixtureError(f"the schedule {path} cannot be read: {error}.") from error
+        raise MixtureError(
+            f"the schedule {path} cannot be read: {error}. Name a text file of weights, for instance the "
+            "metrics.jsonl of another run."
+        ) from error
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)

@@ -192,6 +192,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "eval_every", "eval_sequences", "checkpoint_every"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "seed", 0 <= self.seed < 2**32, "between 0 and 4294967295")
         require(self, "learning_rate", self.learning_rate > 0, "positive")
         require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
         require(self, "clip_norm", self.clip_norm > 0, "positive")
