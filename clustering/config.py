@@ -149,8 +149,9 @@ class BuildConfig:
     """Share of the documents that is held out for generic validation (2,000 documents at most)."""
 
     model: str = "minilm"
-    """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it: 30 times faster, a
-    little coarser), a hub name, or a folder of sentence-transformers or model2vec."""
+    """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it, once for this
+    machine: 30 times faster, a little coarser), a hub name, or a folder of sentence-transformers or
+    model2vec."""
     embeddings: Annotated[Path | str | None, PLACE] = None
     """Folder (or s3:// prefix) of vectors made elsewhere: Arrow or Parquet files with the columns document
     (an id as --id-column has it, or FILE:ROW) and vector; also the embed/ folder in the work of another

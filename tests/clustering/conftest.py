@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
-from clustering.embedding import static_model
 from clustering.work.progress import Progress
 
 KINDS = {
@@ -85,29 +80,6 @@ def small_config(corpus: Path, out: Path, target: TargetSource, **options: Any) 
         "heldout_share": 0.05,
     }
     return BuildConfig(corpus=str(corpus), out=out, target=(target,), **{**small, **options})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _the_vocabulary_goes_through_the_teacher_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[None]:
-    """Most of a distillation, and the same in all of them: kept for all tests in all their processes."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    original = static_model._token_vectors
-
-    def token_vectors(teacher: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        kept = shared / f"token-vectors-{teacher.dtype}-{len(ids)}.npy"
-        with (shared / "token-vectors.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not kept.exists():
-                np.save(kept, original(teacher, ids))
-            vectors: NDArray[np.float32] = np.load(kept)
-            return vectors
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(static_model, "_token_vectors", token_vectors)
-        yield
 
 
 @pytest.fixture(scope="session")
