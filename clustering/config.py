@@ -19,8 +19,6 @@ from pipeline.storage.blocks import BLOCK_BYTES
 from pipeline.storage.cache_settings import CacheSettings
 from pipeline.stores.address import is_address, normalized
 
-MAX_HELDOUT_DOCUMENTS = 2_000
-"""More would not make the generic validation loss more certain in any way that matters."""
 WORK_FOLDER = ".build"
 
 SORT_BYTES = 2**30
