@@ -11,6 +11,7 @@ import pytest
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
+from clustering.embedding import embedder
 from clustering.work.progress import Progress
 
 KINDS = {
@@ -67,6 +68,39 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(vectors))
     SentenceTransformer(modules=[module], device="cpu").save(str(folder), create_model_card=False)
     return folder
+
+
+def write_transformer(folder: Path) -> Path:
+    """A transformer of sentence-transformers: one layer, the words of `KINDS`."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = sorted({word for _, words in KINDS.values() for word in words})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "a", *words]
+    plain = folder / "plain"
+    plain.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(plain)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(vocabulary), intermediate_size=16, **sizes)
+    BertModel(config).save_pretrained(plain)
+    model = SentenceTransformer(str(plain), device="cpu")
+    model.save(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def small_minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What takes the place of MiniLM where a static model is needed, and any will do."""
+    return write_transformer(tmp_path_factory.mktemp("transformer"))
+
+
+@pytest.fixture
+def quick_static(small_minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`static` is distilled from a small model, in this process."""
+    monkeypatch.setattr(embedder, "minilm_location", lambda: str(small_minilm))
 
 
 def small_config(corpus: Path, out: Path, target: TargetSource, **options: Any) -> BuildConfig:

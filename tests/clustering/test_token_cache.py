@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from clustering.embedding import embedder, static_model, token_cache
 from clustering.embedding.static_model import distill
 from clustering.embedding.token_cache import kept_vectors
+from tests.clustering.conftest import KINDS, documents_of
 
 VECTORS = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-TEXTS = ["the onion and the leek", "a court", "the queue of the court"]
+TEXTS = [text for kind in KINDS for text in documents_of(kind, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -124,31 +125,6 @@ def test_processes_that_keep_the_same_at_once(cache: Path) -> None:
         np.testing.assert_array_equal(kept_vectors({"round": number}, not_computed), VECTORS)
 
 
-def write_teacher(folder: Path) -> Path:
-    """A transformer of sentence-transformers: one layer, and a few words."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = sorted({word for text in TEXTS for word in text.split()})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", *words, "z", "##z"]
-    (folder / "plain").mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=len(vocabulary), intermediate_size=16, **sizes)
-    BertModel(config).save_pretrained(folder / "plain")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "plain")
-    model = SentenceTransformer(str(folder / "plain"), device="cpu")
-    model.save(str(folder / "teacher"), create_model_card=False)
-    return folder / "teacher"
-
-
-@pytest.fixture(scope="module")
-def teacher_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher"))
-
-
 def load(folder: Path, dtype: str = "float32") -> Any:
     from sentence_transformers import SentenceTransformer
 
@@ -156,14 +132,14 @@ def load(folder: Path, dtype: str = "float32") -> Any:
 
 
 def test_a_model_from_kept_vectors_is_the_same_to_the_byte(
-    teacher_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher = load(teacher_files)
+    teacher = load(small_minilm)
     distill(teacher, None, TEXTS, tmp_path / "not kept")
-    distill(teacher, teacher_files, TEXTS, tmp_path / "kept")
+    distill(teacher, small_minilm, TEXTS, tmp_path / "kept")
     monkeypatch.setattr(static_model, "_token_vectors", lambda *_: not_computed())
-    distill(teacher, teacher_files, TEXTS, tmp_path / "again")
-    distill(teacher, teacher_files, TEXTS[:1], tmp_path / "other texts")
+    distill(teacher, small_minilm, TEXTS, tmp_path / "again")
+    distill(teacher, small_minilm, TEXTS[:1], tmp_path / "other texts")
     bits, kept, again, other = (
         (tmp_path / name / "model.safetensors").read_bytes()
         for name in ("not kept", "kept", "again", "other texts")
@@ -183,23 +159,23 @@ def test_a_model_from_kept_vectors_is_the_same_to_the_byte(
 )
 def test_another_way_to_distil_makes_another_entry(
     cache: Path,
-    teacher_files: Path,
+    small_minilm: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     value: Any,
 ) -> None:
-    distill(load(teacher_files), teacher_files, TEXTS, tmp_path / "model")
+    distill(load(small_minilm), small_minilm, TEXTS, tmp_path / "model")
     monkeypatch.setattr(static_model, name, value)
-    distill(load(teacher_files), teacher_files, TEXTS, tmp_path / "model")
+    distill(load(small_minilm), small_minilm, TEXTS, tmp_path / "model")
     assert len(entries(cache)) == 2
 
 
 def test_another_number_format_or_file_makes_another_entry(
-    cache: Path, teacher_files: Path, tmp_path: Path
+    cache: Path, small_minilm: Path, tmp_path: Path
 ) -> None:
     files = tmp_path / "files"
-    shutil.copytree(teacher_files, files)
+    shutil.copytree(small_minilm, files)
     distill(load(files), files, TEXTS, tmp_path / "model")
     distill(load(files, "bfloat16"), files, TEXTS, tmp_path / "model")
     assert len(entries(cache)) == 2
@@ -213,26 +189,26 @@ def test_another_number_format_or_file_makes_another_entry(
 
 
 def test_a_model_elsewhere_with_the_same_files_is_the_same(
-    cache: Path, teacher_files: Path, tmp_path: Path
+    cache: Path, small_minilm: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(teacher_files, tmp_path / "copy")
-    for files in (teacher_files, tmp_path / "copy"):
+    shutil.copytree(small_minilm, tmp_path / "copy")
+    for files in (small_minilm, tmp_path / "copy"):
         distill(load(files), files, TEXTS, tmp_path / "model")
     assert len(entries(cache)) == 1
 
 
 def test_the_files_of_a_model_from_the_hub(
-    teacher_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert embedder._files_of("owner/model") is None
     repository = tmp_path / "models--owner--model"
-    shutil.copytree(teacher_files, repository / "snapshots" / ("0" * 40))
+    shutil.copytree(small_minilm, repository / "snapshots" / ("0" * 40))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     found = embedder._files_of("owner/model")
     assert found is not None
-    assert token_cache.files_digest(found) == token_cache.files_digest(teacher_files)
-    assert embedder._files_of(str(teacher_files)) == teacher_files
+    assert token_cache.files_digest(found) == token_cache.files_digest(small_minilm)
+    assert embedder._files_of(str(small_minilm)) == small_minilm
