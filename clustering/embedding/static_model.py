@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ TEXT_CHARACTERS = 2_048
 BATCH_TOKENS = 256
 LIBRARIES = (
     "numpy",
-    "scikit-learn",
     "scipy",
-    "sentence-transformers",
+    "sentence_transformers",
+    "sklearn",
     "tokenizers",
     "torch",
     "transformers",
@@ -104,7 +104,7 @@ def _vectors(teacher: Any, files: Path | None, ids: NDArray[np.int64]) -> NDArra
         "model": files_digest(files),
         "dtype": str(teacher.dtype),
         "device": teacher.device.type,
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: import_module(name).__version__ for name in LIBRARIES},
     }
     return kept_vectors(made_from, compute)
 
