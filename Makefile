@@ -27,9 +27,9 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(BIN)/python examples/demo.py --out demo-run $(if $(CORPUS),--corpus "$(CORPUS)")
 
-# One thread per worker: the tests run side by side.
+# One thread per worker: the tests run side by side, each worker's in a row, so that few fixtures are made twice.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900

@@ -325,7 +325,9 @@ class BuildStages:
         total = 1 if self.choice.is_static else None
         with self._stage("static-model", depends_on, unit="model", total=total) as stage:
             if stage.todo and self.choice.is_static:
-                self.work.progress.note("static-model: is distilled, once for this corpus")
+                self.work.progress.note(
+                    "static-model: is distilled, once for this machine, and centered on this corpus"
+                )
                 task = DistillTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, [STATIC_MARKER])
 

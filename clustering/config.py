@@ -19,8 +19,6 @@ from pipeline.storage.blocks import BLOCK_BYTES
 from pipeline.storage.cache_settings import CacheSettings
 from pipeline.stores.address import is_address, normalized
 
-MAX_HELDOUT_DOCUMENTS = 2_000
-"""More would not make the generic validation loss more certain in any way that matters."""
 WORK_FOLDER = ".build"
 
 SORT_BYTES = 2**30
@@ -149,8 +147,9 @@ class BuildConfig:
     """Share of the documents that is held out for generic validation (2,000 documents at most)."""
 
     model: str = "minilm"
-    """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it: 30 times faster, a
-    little coarser), a hub name, or a folder of sentence-transformers or model2vec."""
+    """Embedding model: `minilm` (all-MiniLM-L6-v2), `static` (distilled from it, once for this
+    machine: 30 times faster, a little coarser), a hub name, or a folder of sentence-transformers or
+    model2vec."""
     embeddings: Annotated[Path | str | None, PLACE] = None
     """Folder (or s3:// prefix) of vectors made elsewhere: Arrow or Parquet files with the columns document
     (an id as --id-column has it, or FILE:ROW) and vector; also the embed/ folder in the work of another

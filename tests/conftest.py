@@ -28,6 +28,16 @@ VOCAB_SIZE = 64
 LEAVES_PER_DOMAIN = 4
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_folder_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For all test processes and the programs they start: nothing of the user's is read or written."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BRAIDSTREAM_CACHE", str(shared / "user-cache"))
+        yield
+
+
 @pytest.fixture
 def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """An example as a module that worker processes can import too."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.config import MAX_HELDOUT_DOCUMENTS
 from clustering.documents.document_parts import DocumentParts
 from clustering.documents.duplicates import COPIES
 from clustering.errors import BuildError
@@ -26,6 +25,8 @@ from clustering.work.work_store import WorkStore
 ROLE = "roles/role.npy"
 HELDOUT_DOCUMENTS = "roles/heldout.npy"
 CORPUS, HELDOUT, TARGET, DROPPED = range(4)
+MAX_HELDOUT_DOCUMENTS = 2_000
+"""More would not make the generic validation loss more certain in any way that matters."""
 
 
 class DocumentRoles:

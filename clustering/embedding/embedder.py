@@ -134,7 +134,8 @@ def distill_static(
     Raises:
         ModelError: MiniLM, or a package it needs, is not here; says what to install or pass.
     """
-    distill(_load("minilm", choice, choose_device(device)), texts, folder)
+    teacher = _load("minilm", choice, choose_device(device))
+    distill(teacher, _files_of(minilm_location()), texts, folder)
 
 
 def minilm_location() -> str:
@@ -145,6 +146,19 @@ def minilm_location() -> str:
         if (folder / "modules.json").is_file():
             return str(folder)
     return MINILM_HUB_NAME
+
+
+def _files_of(location: str) -> Path | None:
+    """The folder that a model was loaded from; None where it cannot be told."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if Path(location).is_dir():
+        return Path(location)
+    try:
+        return Path(snapshot_download(location, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 class _SentenceTransformer:

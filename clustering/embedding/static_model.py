@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.embedding.token_cache import files_digest, kept_vectors
 from clustering.work.stages import published
 
 RECIPE = 2
@@ -25,10 +27,23 @@ DIMENSIONS = 256
 TEXT_CHARACTERS = 2_048
 """A text is embedded by its beginning: the mean of a long text drifts to the mean of all."""
 BATCH_TOKENS = 256
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "sentence_transformers",
+    "sklearn",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""Another version of one of them may compute other vectors."""
 
 
-def distill(teacher: Any, texts: Sequence[str], folder: Path) -> None:
-    """Distil a `SentenceTransformer` into a StaticEmbedding model in `folder`, centered on `texts`."""
+def distill(teacher: Any, teacher_files: Path | None, texts: Sequence[str], folder: Path) -> None:
+    """Distil a `SentenceTransformer` into a StaticEmbedding model in `folder`, centered on `texts`.
+
+    Its vectors are kept on this machine where `teacher_files`, the folder it was loaded from, is known.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -38,7 +53,7 @@ def distill(teacher: Any, texts: Sequence[str], folder: Path) -> None:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     meaningful = _meaningful_tokens(teacher.tokenizer)
-    vectors = _reduce(_token_vectors(teacher, meaningful))
+    vectors = _vectors(teacher, teacher_files, meaningful)
     table = np.zeros((len(teacher.tokenizer), vectors.shape[1]), dtype=np.float32)
     table[meaningful] = vectors
     # Shifting all tokens, those that mean nothing included, shifts every text alike.
@@ -72,6 +87,26 @@ def _meaningful_tokens(tokenizer: Any) -> NDArray[np.int64]:
     special = set(tokenizer.all_special_tokens)
     ids = [i for t, i in vocabulary.items() if t not in special and not t.startswith("[unused")]
     return np.array(sorted(ids), dtype=np.int64)
+
+
+def _vectors(teacher: Any, files: Path | None, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Vectors of all tokens that stand for text, not centered: float32 (n, dim)."""
+
+    def compute() -> NDArray[np.float32]:
+        return _reduce(_token_vectors(teacher, ids))
+
+    if files is None:
+        return compute()
+    made_from = {
+        "recipe": RECIPE,
+        "dimensions": DIMENSIONS,
+        "batch_tokens": BATCH_TOKENS,
+        "model": files_digest(files),
+        "dtype": str(teacher.dtype),
+        "device": teacher.device.type,
+        "libraries": {name: import_module(name).__version__ for name in LIBRARIES},
+    }
+    return kept_vectors(made_from, compute)
 
 
 def _token_vectors(teacher: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:

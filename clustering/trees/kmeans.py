@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.trees.descent import as_float32
-from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups
 
 FULL_BATCH_ROWS = 2**18
 """Above this many rows a node is clustered in mini-batches."""
@@ -98,6 +97,8 @@ def _fit_node(vectors: NDArray[np.floating[Any]], node: Node) -> NDArray[np.floa
     from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
 
+    from clustering.trees.kmeans_groups import Groups, balance_groups
+
     rows = as_float32(vectors[node.rows])
     start, _ = kmeans_plusplus(_some(rows, node), node.children, random_state=node.seed)
     if len(rows) <= FULL_BATCH_ROWS:
@@ -136,6 +137,8 @@ class TorchKMeans:
     ) -> list[NDArray[np.float32]]:
         """See `KMeans`."""
         import torch
+
+        from clustering.trees.kmeans_groups import Groups, balance_groups, fit_groups
 
         centroids: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(nodes)
         for batch in _batches(nodes, vectors.shape[1]):

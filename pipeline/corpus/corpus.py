@@ -317,11 +317,11 @@ def open_corpus(
 
     Local shards are mapped. Shards in an object store are read a block at a time through a cache on disk,
     which all processes of this machine share: `cache` is its folder (default: BRAIDSTREAM_CACHE, else
-    ~/.cache/braidstream), `cache_bytes` the most it may hold of this corpus, `connections` the number of
-    requests under way at once. Endpoint, region and credentials come from each cloud's own environment
-    variables and configuration files. `allow_pickle` reads MDS columns of the encoding `pkl`, which runs
-    whatever code the data names; without it they are refused. Raises `CorpusError` that says what is missing
-    or damaged.
+    `braidstream` in XDG_CACHE_HOME or ~/.cache), `cache_bytes` the most it may hold of this corpus,
+    `connections` the number of requests under way at once. Endpoint, region and credentials come from each
+    cloud's own environment variables and configuration files. `allow_pickle` reads MDS columns of the
+    encoding `pkl`, which runs whatever code the data names; without it they are refused. Raises `CorpusError`
+    that says what is missing or damaged.
     """
     settings = CacheSettings.of(cache, cache_bytes, connections)
     return Corpus(os.fspath(address), settings, allow_pickle=allow_pickle, version=version)

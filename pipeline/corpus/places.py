@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pipeline.errors import CorpusError
 from pipeline.stores.address import inside, is_address
-from pipeline.stores.object_store import ObjectStore
+from pipeline.stores.object_store import ObjectFacts, ObjectStore
 from pipeline.whole_files import write_whole
 
 
@@ -23,12 +23,8 @@ class Place(Protocol):
         """Where a file is, for messages."""
         ...
 
-    def list(self) -> Iterator[tuple[str, int]]:
-        """Name and length in bytes of every file."""
-        ...
-
-    def marks(self) -> dict[str, str]:
-        """By name, what changes when the file does."""
+    def listed(self) -> dict[str, ObjectFacts]:
+        """Length and mark of every file, by name."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -64,19 +60,16 @@ class LocalPlace:
         """See `Place`."""
         return str(self._path(name))
 
-    def list(self) -> Iterator[tuple[str, int]]:
-        """See `Place`."""
-        for name, found in self._files():
-            yield name, found.st_size
-
-    def marks(self) -> dict[str, str]:
-        """See `Place`."""
-        return {name: str(found.st_mtime_ns) for name, found in self._files()}
-
-    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
-        for path in paths_below(self.folder, self._unlisted):
-            if path.is_file():
-                yield path.relative_to(self.folder).as_posix(), path.stat()
+    def listed(self) -> dict[str, ObjectFacts]:
+        """See `Place`; the mark is when the file was written."""
+        paths = paths_below(self.folder, self._unlisted)
+        found = {path: path.stat() for path in paths if path.is_file()}
+        return {
+            path.relative_to(self.folder).as_posix(): ObjectFacts(
+                bytes=stat.st_size, sha256=None, mark=str(stat.st_mtime_ns)
+            )
+            for path, stat in found.items()
+        }
 
     def _unlisted(self, folder: str, why: str) -> None:
         raise CorpusError(

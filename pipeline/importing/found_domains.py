@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.corpus.places import Place
 from pipeline.errors import CorpusError
+from pipeline.stores.object_store import ObjectFacts
 
 OUR_FOLDERS = ("tree", "cards", "index")
 """The import writes into these; a domain cannot be called so. `targets` is skipped, too."""
@@ -55,13 +56,13 @@ class FoundDomain:
     """The index.json of MDS shards."""
 
 
-def find_domains(place: Place) -> tuple[FoundDomain, ...]:
-    """The domains of `place`, in the order of their names.
+def find_domains(place: Place, listed: Mapping[str, ObjectFacts]) -> tuple[FoundDomain, ...]:
+    """The domains of `place`, where `listed` is what is there, in the order of their names.
 
     Raises `CorpusError` when there are none, when they differ in format or columns, or when their shards
     cannot be read by range.
     """
-    files = dict(sorted(place.list()))
+    files = {name: listed[name].bytes for name in sorted(listed)}
     domains = _find(place, files)
     if not domains:
         raise CorpusError(

@@ -197,7 +197,7 @@ def _read_tokens(where: str, schema: SampleSchema) -> NDArray[Any]:
     place = open_place(where)
     wanted = (schema.dtype, schema.tokens_per_sample)
     parts = []
-    for domain in find_domains(place):
+    for domain in find_domains(place, place.listed()):
         encodings = list(domain.columns.values())
         if len(encodings) != 1 or token_array(encodings[0]) != wanted:
             raise CorpusError(

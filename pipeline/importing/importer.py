@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
@@ -42,6 +42,7 @@ from pipeline.importing.import_config import ImportConfig
 from pipeline.importing.shard_survey import ShardSurvey, survey_shard
 from pipeline.samples.mds_records import record_decoder, token_array
 from pipeline.storage.blocks import whole_samples
+from pipeline.stores.object_store import ObjectFacts
 from pipeline.transfer.transfer import Meter
 
 
@@ -55,8 +56,10 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
         StorageError: The object store cannot be read, or not written to.
     """
     place = open_place(config.prefix)
-    _check_not_ours(place)
-    domains = find_domains(place)
+    listed = place.listed()
+    if MANIFEST_FILE in listed:
+        _check_not_ours(place)
+    domains = find_domains(place, listed)
     columns = dict(domains[0].columns)
     if columns:
         record_decoder(columns, allow_pickle=config.allow_pickle)
@@ -70,7 +73,7 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
     tokenizer = files.read_tokenizer(config)
     targets = [files.read_target(target, schema) for target in config.targets if schema is not None]
     block_bytes = whole_samples(config.block_bytes, schema) if schema else config.block_bytes
-    surveys = _survey_all(place, domains, schema, block_bytes, config, meter)
+    surveys = _survey_all(place, domains, listed, schema, block_bytes, config, meter)
     _check(domains, surveys, targets, None if tokenizer is None else tokenizer.vocab_size)
     place.delete(MANIFEST_FILE)
     manifest = _assemble(place, domains, surveys, schema, block_bytes, tokenizer, targets)
@@ -95,8 +98,6 @@ def _token_schema(columns: dict[str, str]) -> SampleSchema | None:
 
 def _check_not_ours(place: Place) -> None:
     """Refuse to replace the manifest of a corpus that was built; that of an earlier import may go."""
-    if MANIFEST_FILE not in {name for name, _ in place.list()}:
-        return
     try:
         found = json.loads(place.read(MANIFEST_FILE))
         if found["build"].get("imported") is True:
@@ -118,6 +119,7 @@ def _check_not_ours(place: Place) -> None:
 def _survey_all(
     place: Place,
     domains: Sequence[FoundDomain],
+    listed: Mapping[str, ObjectFacts],
     schema: SampleSchema | None,
     block_bytes: int,
     config: ImportConfig,
@@ -125,9 +127,8 @@ def _survey_all(
 ) -> dict[str, ShardSurvey]:
     """Survey every shard that an earlier run has not: by file name."""
     config.work.mkdir(parents=True, exist_ok=True)
-    marks = place.marks()
     kept = {
-        shard.file: config.work / _work_name(shard, marks[shard.file], schema, block_bytes)
+        shard.file: config.work / _work_name(shard, listed[shard.file].mark, schema, block_bytes)
         for shard in _shards(domains)
     }
     todo = [shard for shard in _shards(domains) if not kept[shard.file].is_file()]

@@ -102,9 +102,8 @@ class RecordReader:
         shard, begin, length = self._locate(positions)
         first, _ = self._grid.locate(shard, begin)
         last, _ = self._grid.locate(shard, begin + length - 1)
-        block, _ = _runs(first, last - first + 1)
-        _, when = np.unique(block, return_index=True)
-        self._blocks.read_ahead(block[np.sort(when)])
+        blocks, _ = _runs(first, last - first + 1)
+        self._blocks.read_ahead(self._grid.as_first_needed(blocks))
 
     def _locate(self, positions: Ints) -> tuple[Ints, Ints, Ints]:
         """Shard, first byte counted from the shard's data_offset, and length; all (n,)."""

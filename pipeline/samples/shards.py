@@ -139,9 +139,8 @@ class BlockReader:
 
     def read_ahead(self, handles: Ints) -> None:
         """See `SampleReader`."""
-        block = handles // self._grid.block_bytes
-        _, first = np.unique(block, return_index=True)
-        self._blocks.read_ahead(block[np.sort(first)])
+        blocks = handles // self._grid.block_bytes
+        self._blocks.read_ahead(self._grid.as_first_needed(blocks))
 
 
 class _Memory:

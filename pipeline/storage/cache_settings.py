@@ -10,6 +10,15 @@ CACHE_BYTES = 64 * 2**30
 CONNECTIONS = 16
 
 
+def default_cache_folder() -> Path:
+    """$BRAIDSTREAM_CACHE, else `braidstream` in $XDG_CACHE_HOME, else ~/.cache/braidstream."""
+    ours = os.environ.get("BRAIDSTREAM_CACHE")
+    everyones = os.environ.get("XDG_CACHE_HOME", "")
+    if not Path(everyones).is_absolute():  # the specification says that others are passed over
+        everyones = "~/.cache"
+    return Path(ours or f"{everyones}/braidstream").expanduser().absolute()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheSettings:
     """The cache of one process. Processes that name the same folder share what is in it."""
@@ -34,12 +43,9 @@ class CacheSettings:
         cache_bytes: int | None = None,
         connections: int | None = None,
     ) -> CacheSettings:
-        """Settings with defaults in place of None: 64 GiB, 16 connections, and for the folder
-        $BRAIDSTREAM_CACHE or, where that is not set, ~/.cache/braidstream.
-        """
-        folder = cache or os.environ.get("BRAIDSTREAM_CACHE") or "~/.cache/braidstream"
+        """Settings with defaults in place of None: `default_cache_folder`, 64 GiB, 16 connections."""
         return CacheSettings(
-            folder=Path(folder).expanduser().absolute(),
+            folder=Path(cache).expanduser().absolute() if cache else default_cache_folder(),
             bytes=CACHE_BYTES if cache_bytes is None else int(cache_bytes),
             connections=CONNECTIONS if connections is None else connections,
         )

@@ -21,7 +21,7 @@ from benchmarks.build import (
 )
 from clustering.embedding.foreign_embeddings import find_foreign
 
-DOCUMENTS = 300
+DOCUMENTS = 100
 
 
 @pytest.fixture(scope="module")
@@ -81,4 +81,4 @@ def test_a_build_reports_every_stage(texts: Path, tmp_path: Path) -> None:
     for name in ("read", "embed", "fit", "tokenize", "write", "finish"):
         assert f"| {name} |" in printed
     assert all(stage["peak_memory_bytes"] > 2**26 for stage in report["stages"])
-    assert summary(DOCUMENTS, report, embedded=False).startswith("300 documents: ")
+    assert summary(DOCUMENTS, report, embedded=False).startswith(f"{DOCUMENTS} documents: ")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clustering.build import BuildReport, build
 from clustering.config import BuildConfig, TargetSource
-from clustering.embedding import static_model
+from clustering.embedding import embedder
 from clustering.work.progress import Progress
 
 KINDS = {
@@ -74,6 +70,39 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_transformer(folder: Path) -> Path:
+    """A transformer of sentence-transformers: one layer, the words of `KINDS`."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = sorted({word for _, words in KINDS.values() for word in words})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "a", *words]
+    plain = folder / "plain"
+    plain.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(plain)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(vocabulary), intermediate_size=16, **sizes)
+    BertModel(config).save_pretrained(plain)
+    model = SentenceTransformer(str(plain), device="cpu")
+    model.save(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def small_minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What takes the place of MiniLM where a static model is needed, and any will do."""
+    return write_transformer(tmp_path_factory.mktemp("transformer"))
+
+
+@pytest.fixture
+def quick_static(small_minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`static` is distilled from a small model, in this process."""
+    monkeypatch.setattr(embedder, "minilm_location", lambda: str(small_minilm))
+
+
 def small_config(corpus: Path, out: Path, target: TargetSource, **options: Any) -> BuildConfig:
     """A build of two levels with a small vocabulary, in blocks of 32 tokens unless `options` say more."""
     small: dict[str, Any] = {
@@ -85,29 +114,6 @@ def small_config(corpus: Path, out: Path, target: TargetSource, **options: Any) 
         "heldout_share": 0.05,
     }
     return BuildConfig(corpus=str(corpus), out=out, target=(target,), **{**small, **options})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _the_vocabulary_goes_through_the_teacher_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[None]:
-    """Most of a distillation, and the same in all of them: kept for all tests in all their processes."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    original = static_model._token_vectors
-
-    def token_vectors(teacher: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        kept = shared / f"token-vectors-{teacher.dtype}-{len(ids)}.npy"
-        with (shared / "token-vectors.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not kept.exists():
-                np.save(kept, original(teacher, ids))
-            vectors: NDArray[np.float32] = np.load(kept)
-            return vectors
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(static_model, "_token_vectors", token_vectors)
-        yield
 
 
 @pytest.fixture(scope="session")

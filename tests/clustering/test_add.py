@@ -365,6 +365,7 @@ def test_the_command_says_what_it_did(
     assert "no longer fit" not in out
 
 
+@pytest.mark.usefixtures("quick_static")
 def test_a_static_model_comes_with_the_corpus(
     build_config: BuildConfig,
     more_texts: Path,

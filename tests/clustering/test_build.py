@@ -303,9 +303,12 @@ def test_groups_of_shards_are_cut_where_one_writer_would_cut(
     small = replace(build_config, block_bytes=1 << 18, shard_bytes=1 << 18, tokens_per_sample=2)
     texts = tmp_path / "texts.jsonl"
     write_lines(texts, [f"{i} " * 3_600 for i in range(100)])
-    small = replace(small, corpus=str(texts), target=(), vocab_size=300)
+    vectors = np.random.default_rng(0).normal(size=(100, 4))
+    rows = [f"texts.jsonl:{row}" for row in range(1, 101)]
+    publish_vectors(open_work(str(tmp_path / "vectors")), "all.arrow", rows, vectors)
+    given = {"corpus": str(texts), "embeddings": tmp_path / "vectors", "target": ()}
+    small = replace(small, vocab_size=300, **given)
     one = build(replace(small, out=tmp_path / "one", sort_memory=1 << 30), QUIET)
-    small = replace(small, embeddings=tmp_path / "one" / ".build" / "embed")
     many = build(replace(small, out=tmp_path / "many", sort_memory=1 << 20), QUIET)
     assert len(many.manifest.shards) > 4
     assert len(list((tmp_path / "many" / ".build" / "write").glob("unit-*.json"))) > 1
@@ -318,8 +321,8 @@ def test_embeddings_of_another_build_give_the_same_corpus(
     embeddings = build_config.folder / ".build" / "embed"
     config = replace(build_config, out=tmp_path / "corpus", embeddings=embeddings)
     assert build(config, QUIET).manifest.fingerprint == built.manifest.fingerprint
-    wrong = replace(config, out=tmp_path / "wrong", model="static")
-    with pytest.raises(ModelError, match=r"vectors of 384 numbers, but --model static"):
+    wrong = replace(config, out=tmp_path / "wrong", model=str(write_model(tmp_path / "small")))
+    with pytest.raises(ModelError, match=r"vectors of 384 numbers, but --model .*/small"):
         build(wrong, QUIET)
 
 

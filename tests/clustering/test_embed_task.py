@@ -27,6 +27,8 @@ from clustering.engines.local_engine import LocalEngine
 from clustering.work.work_store import LocalWork
 from tests.clustering.conftest import KINDS, documents_of, write_lines
 
+pytestmark = pytest.mark.usefixtures("quick_static")
+
 STATIC = EmbedderChoice(model="static", dtype=choose_dtype("auto", "cpu", "torch"), backend="torch")
 TEXTS = [text for kind in KINDS for text in documents_of(kind, 10)]
 
@@ -60,7 +62,7 @@ def test_kept_documents_are_embedded_by_part(store: LocalWork) -> None:
     LocalEngine().run(task, range(3), counts.append)
     assert counts == [15, 16, 9]
     vectors = EmbeddingParts(store)
-    assert vectors.dimensions == 256
+    assert vectors.dimensions == 8
     expected = stored_embedder(store, STATIC, "cpu").embed(TEXTS).astype(np.float16)
     np.testing.assert_array_equal(np.concatenate([vectors.part(p) for p in range(3)]), expected)
     documents = DocumentParts(store)
@@ -75,7 +77,7 @@ def test_any_reader_of_arrow_opens_a_part(store: LocalWork) -> None:
     with pa.memory_map(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()
     assert table["document"][:3].to_pylist() == ["raw.jsonl:1", "raw.jsonl:2", "raw.jsonl:4"]
-    assert table.schema.field("vector").type == pa.list_(pa.float16(), 256)
+    assert table.schema.field("vector").type == pa.list_(pa.float16(), 8)
     norms = np.linalg.norm(np.array(table["vector"].to_pylist(), dtype=np.float32), axis=1)
     np.testing.assert_allclose(norms, 1, atol=2e-3)
 

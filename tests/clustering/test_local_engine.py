@@ -124,3 +124,11 @@ def test_the_steps_of_a_unit_are_seen_as_they_come(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="6 is bad") as caught:
         LocalEngine().run(Stepped(store=store, bad=6), [6], counted.append)
     assert caught.value.__notes__ == ["in unit 6 of Stepped"]
+
+
+def test_a_worker_without_a_model_starts_without_torch() -> None:
+    tasks = ["documents.reading", "shards.tokenization", "shards.leaf_order", "shards.shard_units"]
+    modules = ", ".join(f"clustering.{task}" for task in [*tasks, "cards.describe_task"])
+    code = f"import sys, {modules}; print({{'torch', 'tyro'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

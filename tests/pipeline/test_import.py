@@ -33,6 +33,7 @@ from tests.foreign_shards import (
     write_mds_tokens,
     write_tars,
 )
+from tests.servers.fault_proxy import FaultProxy
 from tests.servers.store_server import StoreServer
 
 KNOWN_TOKENS = {"vocab_size": 1000, "separator_id": 0, "pad_id": 1}
@@ -346,6 +347,23 @@ def test_an_import_into_a_bucket_opens_from_there(
     assert corpus.fingerprint == local.fingerprint
     order = np.random.default_rng(0).permutation(60)
     assert corpus.read(order) == open_corpus(data).read(order)
+
+
+def test_a_prefix_is_listed_once(
+    s3: StoreServer,
+    fault_proxy: Callable[[StoreServer], FaultProxy],
+    new_prefix: str,
+    data: Path,
+    token_domains: dict[str, np.ndarray[Any, Any]],
+    tmp_path: Path,
+) -> None:
+    store = ObjectStore(s3.address(new_prefix))
+    for name in contents(data):
+        store.write(name, data / name)
+    proxy = fault_proxy(s3)
+    main([s3.address(new_prefix), "--work", str(tmp_path / "work")])
+    listings = [r for r in proxy.requests if r.method == "GET" and new_prefix not in r.path]
+    assert len(listings) == 1, "the name of what is listed is in the query"
 
 
 def test_a_tokenizer_beside_the_shards_stays_as_it_is(

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline import Corpus, Mixture, StorageError, open_corpus
 from pipeline.corpus.manifest import FileEntry, file_entry
+from pipeline.storage.cache_settings import CacheSettings
 from pipeline.storage.remote import RemoteStorage
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
 from pipeline.stores.retries import Retries
@@ -280,6 +281,22 @@ def test_an_empty_file_is_read_without_a_request(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     storage = RemoteStorage(ObjectStore("http://127.0.0.1:9/nobody"), tmp_path / "cache")
     assert storage.read(file_entry(tmp_path, "empty")) == b""
+
+
+def test_the_cache_folder_is_the_one_that_is_said_most_closely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("BRAIDSTREAM_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert CacheSettings.of().folder == tmp_path / ".cache" / "braidstream"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which its specification has passed over
+    assert CacheSettings.of().folder == tmp_path / ".cache" / "braidstream"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/all")
+    assert CacheSettings.of().folder == Path("/all/braidstream")
+    monkeypatch.setenv("BRAIDSTREAM_CACHE", "~/ours")
+    assert CacheSettings.of().folder == tmp_path / "ours"
+    assert CacheSettings.of("/this").folder == Path("/this")
 
 
 def test_a_cache_folder_that_cannot_be_used_is_an_error_that_names_it(

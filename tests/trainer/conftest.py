@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import Corpus, open_corpus
-from trainer.model import GPT, GPTConfig, TokenLoss
+from trainer.model import GPT, PRESETS, GPTConfig, TokenLoss
 from trainer.run.batches import to_device
 from trainer.run.config import TrainConfig
 from trainer.run.schedule import make_optimizer
@@ -32,17 +32,26 @@ def corpus(tiny_corpus: Path) -> Corpus:
     return open_corpus(tiny_corpus)
 
 
+def tiny_gpt(vocab_size: int, context_length: int) -> GPTConfig:
+    """35,000 parameters, a twenty-fifth of the smallest preset."""
+    return GPTConfig(
+        vocab_size=vocab_size, context_length=context_length, width=32, layers=2, heads=2
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny_preset() -> Iterator[None]:
+    """Runs of this process that ask for `1m` train a tiny GPT; what they show holds for any model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "1m", tiny_gpt)
+        yield
+
+
 @pytest.fixture
 def trained_loss(corpus: Corpus) -> TokenLoss:
     """The loss of a tiny GPT after 20 steps on natural proportions, in float32."""
     torch.manual_seed(0)
-    shape = GPTConfig(
-        vocab_size=corpus.vocab_size,
-        context_length=corpus.tokens_per_sample,
-        width=32,
-        layers=2,
-        heads=2,
-    )
+    shape = tiny_gpt(corpus.vocab_size, corpus.tokens_per_sample)
     loss = TokenLoss(GPT(shape), pad_id=corpus.pad_id, compute_dtype=torch.float32)
     optimizer = make_optimizer(loss, learning_rate=3e-3, weight_decay=0.1)
     rng = np.random.default_rng(0)

@@ -21,7 +21,9 @@ def free_port() -> int:
 
 def start_ranks(function: Callable[..., None], *args: Any, count: int) -> None:
     """Call `function(rank, *args)` in `count` processes, and wait for all of them."""
-    quick_processes("tests.trainer.ranks", "trainer", "torch.distributed.fsdp")
+    quick_processes(
+        "tests.trainer.ranks", "trainer.run.loop", "torch._dynamo", "torch.distributed.fsdp"
+    )
     start_processes(function, args=args, nprocs=count, start_method="forkserver")
 
 

@@ -25,6 +25,8 @@ from trainer.report.report import render_report
 from trainer.results.results import read_run
 from trainer.run.evaluation import Evaluation
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 THRESHOLDS = HealthThresholds(still_updates=3, noise_updates=2)
 
 

@@ -27,6 +27,8 @@ from trainer.run.config import ConfigError
 from trainer.run.distributed import Ranks, joined_ranks
 from trainer.steering import Steering, check_callback_can_steer
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 CPU = torch.device("cpu")
 
 

@@ -25,6 +25,8 @@ from trainer.run.learner import Learner
 from trainer.run.resolve import idle_settings, learns_nothing, resolve
 from trainer.run.run_folder import RunFolder, RunFolderError, make_folder
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 TIMINGS = {"seconds", "tokens_per_second", "wait_seconds", "data_wait_share"}
 
 

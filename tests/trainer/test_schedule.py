@@ -18,6 +18,8 @@ from trainer import TrainConfig, train
 from trainer.mixers import read_schedule
 from trainer.run.metrics import MetricsWriter, MixtureHistory
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 
 def written(path: Path, *lines: Any) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

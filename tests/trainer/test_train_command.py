@@ -28,6 +28,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL = """--target alpha --evaluate beta --mixer dga --k 6 --preset 1m --batch-size 8 --update-every 6
     --log-every 5 --eval-every 10 --eval-sequences 8 --checkpoint-every 1000 --target-batch 16
     --device cpu""".split()  # noqa: SIM905 - as it is typed
+STEPS = "30"
+"""Of runs that are stopped after the first five."""
 
 
 def settings(corpus: Corpus, out: Path, *more: str) -> list[str]:
@@ -52,23 +54,23 @@ def test_ctrl_c_saves_and_the_same_command_continues(
 ) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     metrics = stopped / "metrics.jsonl"
-    with in_a_process(settings(corpus, stopped, "--steps", "60")) as process:
+    with in_a_process(settings(corpus, stopped, "--steps", STEPS)) as process:
         while process.poll() is None and not (metrics.exists() and records(stopped, "train")):
             time.sleep(0.02)
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "stopped and saved after step" in output
-    assert shlex.join(settings(corpus, stopped, "--steps", "60")) in output.splitlines()[-1]
+    assert shlex.join(settings(corpus, stopped, "--steps", STEPS)) in output.splitlines()[-1]
     assert not (stopped / "result.json").exists()
     (saved,) = (stopped / "checkpoints").iterdir()
-    assert 5 <= int(saved.name.removeprefix("step-")) < 60
+    assert 5 <= int(saved.name.removeprefix("step-")) < int(STEPS)
 
     with only_the_rest_of(stopped):
-        assert main(settings(corpus, stopped, "--steps", "60")) == 0
-    assert main(settings(corpus, whole, "--steps", "60")) == 0
-    assert "finished: 60 steps" in capsys.readouterr().out
-    assert_same_run(stopped, whole, step=60)
+        assert main(settings(corpus, stopped, "--steps", STEPS)) == 0
+    assert main(settings(corpus, whole, "--steps", STEPS)) == 0
+    assert f"finished: {STEPS} steps" in capsys.readouterr().out
+    assert_same_run(stopped, whole, step=int(STEPS))
 
 
 def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_torchrun_trains_what_one_process_trains(corpus: Corpus, tmp_path: Path)
 def test_torchrun_restarts_a_run_whose_rank_was_killed(corpus: Corpus, tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     run, restarts = tmp_path / "run", "--max-restarts=1"
-    arguments = settings(corpus, run, "--steps", "60", "--checkpoint-every", "5")
+    arguments = settings(corpus, run, "--steps", STEPS, "--checkpoint-every", "5")
     with in_a_process(arguments, *launcher, restarts) as process:
         while process.poll() is None and not any((run / "checkpoints").glob("step-*")):
             time.sleep(0.02)
@@ -107,10 +109,10 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(corpus: Corpus, tmp_path:
             os.kill(int(children.split()[-1]), signal.SIGKILL)
             output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "finished: 60 steps" in output
-    whole = settings(corpus, tmp_path / "whole", "--steps", "60", "--checkpoint-every", "5")
+    assert f"finished: {STEPS} steps" in output
+    whole = settings(corpus, tmp_path / "whole", "--steps", STEPS, "--checkpoint-every", "5")
     start_ranks(_train_as_rank, free_port(), whole, count=2)
-    assert_same_run(run, tmp_path / "whole", step=60)
+    assert_same_run(run, tmp_path / "whole", step=int(STEPS))
 
 
 def _train_as_rank(rank: int, port: int, arguments: list[str]) -> None:
@@ -122,7 +124,7 @@ def test_a_run_goes_on_with_the_version_that_it_began_with(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
     corpus = open_corpus(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
-    stopped, whole = (settings(corpus, tmp_path / name, "--steps", "60") for name in "ab")
+    stopped, whole = (settings(corpus, tmp_path / name, "--steps", STEPS) for name in "ab")
     metrics = tmp_path / "a" / "metrics.jsonl"
     with in_a_process(stopped) as process:
         while process.poll() is None and not (
@@ -142,7 +144,7 @@ def test_a_run_goes_on_with_the_version_that_it_began_with(
         main(stopped)
     with only_the_rest_of(tmp_path / "a"):
         assert main([*stopped, "--version", "1"]) == 0
-    assert_same_run(tmp_path / "a", tmp_path / "b", step=60)
+    assert_same_run(tmp_path / "a", tmp_path / "b", step=int(STEPS))
     # And a run on all of it, which measures domains and reads scores of leaves in two segments.
     newest = settings(corpus, tmp_path / "c", "--steps", "20", "--estimator", "probe")
     assert main(newest) == 0
