@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +15,10 @@ T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
+SILENT_SECONDS = 5.0
+"""Whoever waits for longer is told what for."""
+
+_log = logging.getLogger(__name__)
 
 # A generator of our own: drawing from the global one would change the user's random numbers.
 _jitter = random.Random()
@@ -63,11 +68,13 @@ def keep_trying(
 ) -> T:
     """What `action` returns, tried again while it raises a transient `RequestError`.
 
-    Raises `StorageError`, which begins with `what` and says how it ended. The error carries no cause: the
-    text of a client's own exception may quote what the server sent, credentials included.
+    Logs a warning, once, when it takes long. Raises `StorageError`, which begins with `what` and says how it
+    ended. The error carries no cause: the text of a client's own exception may quote what the server sent,
+    credentials included.
     """
     started = time.monotonic()
     failures = 0
+    said = False
     while True:
         try:
             return action()
@@ -83,6 +90,14 @@ def keep_trying(
             raise StorageError(
                 f"{what}: {failure.reason}. Given up after {times} in {elapsed:.1f} seconds; when the "
                 "store and the way to it are well again, the same call continues."
+            )
+        if elapsed >= SILENT_SECONDS and not said:
+            said = True
+            _log.warning(
+                "%s: %s. Trying again, for %.0f seconds in all.",
+                what,
+                failure.reason,
+                policy.deadline_seconds,
             )
         on_retry()
         time.sleep(pause)

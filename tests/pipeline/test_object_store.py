@@ -286,17 +286,24 @@ def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         store.read("a")
 
 
-def test_a_stalled_server_is_given_up_on(
-    fault_proxy: StartProxy, files: StoreServer, new_prefix: str
+def test_a_stalled_server_is_given_up_on_and_meanwhile_named(
+    fault_proxy: StartProxy,
+    files: StoreServer,
+    new_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr("pipeline.stores.retries.SILENT_SECONDS", 0.2)
     proxy = fault_proxy(files)
     proxy.chances[Fault.STALL] = 1.0
     store = ObjectStore(
-        proxy.store.address(new_prefix), retries=Retries(attempts=2, request_seconds=0.3)
+        proxy.store.address(new_prefix), retries=Retries(attempts=3, request_seconds=0.3)
     )
     with pytest.raises(StorageError, match=r"a\.bin, bytes 0 to 10: nothing came for 0\.3 s"):
         store.read_range("a.bin", 0, 10)
-    assert len(proxy.requests) == 2
+    assert len(proxy.requests) == 3
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "a.bin, bytes 0 to 10: nothing came for 0.3 s. Trying again, for 120 seconds" in said
 
 
 def test_an_object_shorter_than_expected_says_so_at_once(s3_store: ObjectStore) -> None:
