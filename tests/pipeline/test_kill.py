@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -52,6 +53,7 @@ class Run:
         self._folder = folder / name
         self._folder.mkdir()
         self.processes: list[ForkServerProcess] = []
+        self.workers: list[int] = []
 
     def start(
         self, *, workers: int = 0, num_steps: int = NEVER_ENDING
@@ -64,7 +66,9 @@ class Run:
         self.processes.append(process)
         wait([begun._reader, process.sentinel], timeout=60)
         assert not begun.empty(), "it ended before its first batch"
-        return process, begun.get()
+        begun_workers = begun.get()
+        self.workers += begun_workers
+        return process, begun_workers
 
     def check(self, unbroken: Unbroken) -> int:
         """Every batch was the right one, and after a kill came the next or, if unsaved, the same again.
@@ -98,7 +102,7 @@ def new_run(
 ) -> Iterator[Callable[[str], Run]]:
     address = s3.address(new_prefix)
     upload(corpus_folder, address)
-    before = shared_memory()
+    before = left_in_shared_memory()
     runs: list[Run] = []
 
     def new_run(name: str) -> Run:
@@ -109,15 +113,30 @@ def new_run(
     for process in [process for run in runs for process in run.processes]:
         kill(process)
     deadline = time.monotonic() + 10
-    while left := shared_memory() - before:
-        assert time.monotonic() < deadline, f"left in /dev/shm: {left}"
+    workers = [pid for run in runs for pid in run.workers]
+    while left := [*(left_in_shared_memory() - before), *filter(is_running, workers)]:
+        assert time.monotonic() < deadline, f"left in /dev/shm, or running: {left}"
         time.sleep(0.1)
 
 
-def shared_memory() -> set[Path]:
-    """What there is but for joblib's, the browser's and mosaicml's, which others use at the same time."""
+def left_in_shared_memory() -> set[Path]:
+    """What no process has mapped, but for joblib's, the browser's and mosaicml's: other tests use theirs."""
     others = re.compile(r"sem\.loky|\.org\.chromium|\d{6}_")
-    return {path for path in Path("/dev/shm").iterdir() if not others.match(path.name)}
+    there = {path for path in Path("/dev/shm").iterdir() if not others.match(path.name)}
+    for maps in Path("/proc").glob("[0-9]*/maps") if there else ():
+        with suppress(OSError):  # it has ended
+            text = maps.read_text()
+            there = {path for path in there if str(path) not in text}
+    return there
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there that has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def kill(process: ForkServerProcess) -> None:
