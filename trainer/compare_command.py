@@ -150,13 +150,14 @@ def train_grid(
 def prepare_runs(corpus: Corpus, grid: Grid, training: TrainingOptions, out: Path) -> list[CellRun]:
     """All cells of the grid as runs, checked: whoever finds another run's folder stops here."""
     from trainer.compare.compare import Job, prepare
+    from trainer.mixers import no_difference
     from trainer.run.config import ConfigError
-    from trainer.run.resolve import chosen_settings, unused_settings, without_effect
+    from trainer.run.resolve import chosen_settings, unused_settings
 
     common = TrainConfig(**{f.name: getattr(training, f.name) for f in fields(TrainConfig)})
     unused = {mixer: unused_settings(replace(common, mixer=mixer)) for mixer in grid.mixers}
     for name in set.intersection(*map(set, unused.values())):
-        raise ConfigError(without_effect(name, ", ".join(grid.mixers)))
+        raise ConfigError(no_difference(name, ", ".join(grid.mixers)))
     defaults = TrainConfig()
     left_out: dict[str, dict[str, Any]] = {
         mixer: {name: getattr(defaults, name) for name in names} for mixer, names in unused.items()

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.alignment.alignment import Normalization
-from trainer.mixers import MixerSettings, mixer_settings
+from trainer.mixers import MixerSettings, mixer_settings, no_difference
 from trainer.run.config import (
     ConfigError,
     check_measuring,
     check_words,
-    nobody_reads,
     require,
     unread,
 )
@@ -79,7 +78,7 @@ class SteeringConfig:
         settings = mixer_settings(self.mixer) if isinstance(self.mixer, str) else self.mixer
         for name in unread(self, settings.method):
             mixer = self.mixer if isinstance(self.mixer, str) else settings.method
-            raise ConfigError(nobody_reads(name, mixer))
+            raise ConfigError(no_difference(name, mixer))
 
     def tokens_looked_at(self, tokens_per_sample: int) -> int | None:
         """How many tokens of a sample a measurement looks at; None is all of them."""

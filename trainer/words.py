@@ -1,10 +1,14 @@
-"""Settings that are words: what their types allow, since Python does not look."""
+"""What the types of settings say: which words they allow, since Python does not look, and what to read a
+text as."""
 
 from __future__ import annotations
 
 from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Kind = type[int] | type[float] | tuple[str, ...]
+"""What a setting is read as: a number of a type, or one of some words."""
 
 
 def unknown_word(settings: Any) -> tuple[str, str] | None:
@@ -13,6 +17,17 @@ def unknown_word(settings: Any) -> tuple[str, str] | None:
         if getattr(settings, name) not in words:
             return name, ", ".join(word for word in words if word is not None)
     return None
+
+
+def read_as(kind: type) -> dict[str, Kind]:
+    """What the text of each setting, a number or a word, is read as."""
+    words = _words_of(kind)
+    return {
+        name: tuple(word for word in words[name] if word is not None)
+        if name in words
+        else next(part for part in (hint, *get_args(hint)) if part in (int, float))
+        for name, hint in get_type_hints(kind).items()
+    }
 
 
 @cache

@@ -12,6 +12,7 @@ from trainer.mixers.odm import ODMMixer
 from trainer.mixers.presets import (
     MEASURED,
     PRESETS,
+    READ_BY,
     VARIED,
     MixerSettings,
     UnknownMixerError,
@@ -28,6 +29,7 @@ from trainer.mixers.uniform import UniformMixer
 __all__ = [
     "MEASURED",
     "PRESETS",
+    "READ_BY",
     "VARIED",
     "Blend",
     "DGAMixer",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipeline import BraidstreamError
 from trainer.mixers.mirror import ContinueFrom, ScoreScale
 from trainer.mixers.protocol import Signal
-from trainer.words import unknown_word
+from trainer.words import Kind, read_as, unknown_word
 
 Method = Literal[
     "natural",
@@ -263,7 +263,7 @@ def no_difference(field: str, mixer: str) -> str:
 
 
 def _parse_change(name: str, change: str) -> tuple[str, Any]:
-    """`field=value` with the value in the type that the field's default shows."""
+    """`field=value` with the value as the field's type has it."""
     field, equals, text = change.partition("=")
     kind = (VARIED | MEASURED).get(field)
     if kind is None or not equals:
@@ -283,29 +283,10 @@ def _parse_change(name: str, change: str) -> tuple[str, Any]:
         raise UnknownMixerError(f"{change!r} in {name!r}: {text!r} is no number.") from None
 
 
-VARIED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
-    "step_size": float,
-    "update_every": int,
-    "ema": float,
-    "continue_from": ("weights", "average"),
-    "score_scale": ("raw", "std"),
-    "start": ("natural", "importance", "uniform"),
-    "start_share": float,
-    "bregman": float,
-    "toward": ("target", "all"),
-    "replay": ("moving", "last"),
-    "histogram": ("counted", "smoothed"),
-    "importance_share": float,
-    "natural_share": float,
-    "natural_share_end": float,
-    "max_passes": float,
-    "surplus": ("mixture", "natural", "importance"),
-    "repeat_decay": float,
-    "restraint": ("full", "capacity"),
-}
+VARIED = {name: kind for name, kind in read_as(MixerSettings).items() if name != "method"}
 """Settings of a mixer that its name can vary; a run's configuration can change them, too."""
 
-MEASURED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
+MEASURED: dict[str, Kind] = {
     "estimator": ("difference", "exact", "probe"),
     "shrinkage": ("none", "tree"),
     "half_life": float,
@@ -320,7 +301,11 @@ MEASURED: dict[str, type[int] | type[float] | tuple[str, ...]] = {
 }
 """Settings of a run that a mixer's name can vary as well, so that one comparison holds several."""
 
+READ_BY: dict[str, Method] = {"basis": "dga-distributions", "weights_file": "schedule"}
+"""Settings of a run that one method alone reads; no mixer's name carries them."""
+
 _BELONGS = {
+    **{name: f"it belongs to {method}" for name, method in READ_BY.items()},
     **dict.fromkeys(("step_size", "ema", "score_scale"), "it belongs to dga and dga-distributions"),
     "start": "it belongs to dga, dga-distributions and doge",
     "start_share": "it takes start=importance",

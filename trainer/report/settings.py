@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.mixers import MEASURED, VARIED
+from trainer.mixers import MEASURED, READ_BY, VARIED
 from trainer.results.results import Run
 from trainer.run.config import TrainConfig
 
 _VARIED = frozenset({"mixer", "k", "target", "seed", "evaluate", "corpus", "health"})
 """What the grid varies, a path, and thresholds of warnings; what else differs is pointed out."""
-_MIXERS_OWN = frozenset({*VARIED, "basis", "weights_file"})
+_MIXERS_OWN = frozenset({*VARIED, *READ_BY})
 """Settings that follow from the mixer; listed per mixer. Those of `MEASURED` say something of the mixers that
 read them: they may differ from mixer to mixer, and are listed per mixer where they do."""
 

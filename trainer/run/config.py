@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pipeline import BraidstreamError
 from trainer.health_thresholds import HealthThresholds
-from trainer.mixers import measuring_changes
+from trainer.mixers import READ_BY, measuring_changes
 from trainer.words import unknown_word
 
 
@@ -45,20 +45,11 @@ def check_measuring(settings: Any) -> None:
     require(settings, "epsilon", settings.epsilon is None or settings.epsilon > 0, "positive")
 
 
-METHOD_OF = {"basis": "dga-distributions", "weights_file": "schedule"}
-"""What only one way to choose a mixture reads; no mixer's name carries it."""
-
-
 def unread(settings: Any, method: str) -> list[str]:
     """What a TrainConfig or SteeringConfig gives and a mixer of this method does not read."""
     return [
-        name for name, reader in METHOD_OF.items() if getattr(settings, name) and reader != method
+        name for name, reader in READ_BY.items() if getattr(settings, name) and reader != method
     ]
-
-
-def nobody_reads(name: str, mixer: str) -> str:
-    """That `basis` or `weights_file` changes nothing in a mixer, and whose it is."""
-    return f"{name} changes nothing in the mixer {mixer!r}: it belongs to {METHOD_OF[name]}. Leave it out."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from trainer.mixers import (
     mixer_settings,
     no_difference,
 )
-from trainer.run.config import METHOD_OF, ConfigError, TrainConfig, nobody_reads, unread
+from trainer.run.config import ConfigError, TrainConfig, unread
 from trainer.steering_config import SteeringConfig
 from trainer.targets import target_weights
 
@@ -32,7 +32,7 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
     again changes nothing.
     """
     if unused := unused_settings(config):
-        raise ConfigError(without_effect(unused[0], config.mixer))
+        raise ConfigError(no_difference(unused[0], config.mixer))
     if chosen_settings(config).method == "schedule" and config.weights_file is None:
         raise ConfigError(
             f"the mixer {config.mixer!r} reads its weights from a file and none was given; name one with "
@@ -115,11 +115,6 @@ def unused_settings(config: TrainConfig) -> list[str]:
     settings = chosen_settings(config)
     given = [name for name in VARIED if getattr(config, name) is not None]
     return [name for name in given if name not in settings.uses] + unread(config, settings.method)
-
-
-def without_effect(name: str, mixer: str) -> str:
-    """That one of `unused_settings` changes nothing in a mixer, and whose it is."""
-    return nobody_reads(name, mixer) if name in METHOD_OF else no_difference(name, mixer)
 
 
 def learns_nothing(config: TrainConfig) -> str:
