@@ -14,6 +14,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.work.stages import hash_of, published
+from pipeline.corpus.manifest import file_entry
 from pipeline.storage.cache_settings import default_cache_folder
 
 DIGEST_BYTES = 32
@@ -43,12 +45,9 @@ def kept_vectors(
 
 def files_digest(folder: Path) -> str:
     """sha256 (hex) over names and contents of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [file_entry(folder, path.relative_to(folder).as_posix()) for path in files]
+    return hash_of([asdict(entry) for entry in entries])
 
 
 def _read(name: str) -> NDArray[np.float32] | None:

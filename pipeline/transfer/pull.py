@@ -12,7 +12,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.corpus.manifest import MANIFEST_FILE, FileEntry, Manifest, parse_manifest
+from pipeline.corpus.manifest import (
+    MANIFEST_FILE,
+    FileEntry,
+    Manifest,
+    file_entry,
+    parse_manifest,
+)
 from pipeline.corpus.versions import read_version
 from pipeline.errors import CorpusError, MissingObjectError, StorageError
 from pipeline.stores.object_store import PART_BYTES, ObjectStore
@@ -113,9 +119,8 @@ class _FolderDestination:
             return State.OTHER if path.exists() else State.ABSENT
         if path.stat().st_size != entry.bytes:
             return State.OTHER
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        return State.RIGHT if found == entry.sha256 else State.OTHER
+        found = file_entry(self._folder, entry.file)
+        return State.RIGHT if found.sha256 == entry.sha256 else State.OTHER
 
     def copy(self, entry: FileEntry, on_position: Callable[[int], None]) -> None:
         path = self._path(entry)
