@@ -48,7 +48,7 @@ def test_every_preset_can_be_made(corpus: Corpus, name: str) -> None:
     assert mixer.signal == PRESETS[name].signal
     assert mixer.wants_scores(25) == (mixer.signal != "nothing")
     assert restraint == (Restraint(share=1, passes=1) if name == "importance-fading" else None)
-    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 1.0}
+    reserve = {"dga-paced-general": 0.1, "importance-fading": 0.3, "importance-general": 0.93}
     assert blend.natural_share == reserve.get(name, 0.0)
     assert blend.moves == (name in six)
 

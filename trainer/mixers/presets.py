@@ -202,16 +202,16 @@ PRESETS: dict[str, MixerSettings] = {
         natural_share_end=0.0,
         restraint="capacity",
     ),
-    # The same rule with most of every batch natural, all of it at first: for models that must keep general
-    # ability. Its reserve is there for that, however much the model can hold.
+    # The same rule with 95% of what is drawn natural: for models that must keep general ability. Its reserve is
+    # there for that, however much the model can hold.
     "importance-general": MixerSettings(
         method="importance",
         histogram="smoothed",
         max_passes=6,
         surplus="natural",
         repeat_decay=1.0,
-        natural_share=1.0,
-        natural_share_end=0.9,
+        natural_share=0.93,
+        natural_share_end=0.97,
     ),
     "dga": MixerSettings(method="dga"),
     "dga-ema": MixerSettings(method="dga", ema=0.1),
