@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,7 @@ def _write(folder: Path, text: SyntheticText) -> None:
         ),
         sample=sample,
         tokenizer=TokenizerEntry(
-            file=tokenizer.file,
-            bytes=tokenizer.bytes,
-            sha256=tokenizer.sha256,
+            **asdict(tokenizer),
             vocab_size=text.vocab_size,
             separator_id=SEPARATOR,
             pad_id=PAD,

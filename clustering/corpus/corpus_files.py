@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ def write_tokenizer(corpus: Path, tokenizer: CorpusTokenizer) -> TokenizerEntry:
     tokenizer.tokenizer.save(str(corpus / "tokenizer.json"))
     entry = file_entry(corpus, "tokenizer.json")
     return TokenizerEntry(
-        file=entry.file,
-        bytes=entry.bytes,
-        sha256=entry.sha256,
+        **asdict(entry),
         vocab_size=tokenizer.vocab_size,
         separator_id=tokenizer.separator_id,
         pad_id=tokenizer.pad_id,

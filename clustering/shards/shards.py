@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,6 +125,4 @@ def save_block_checksums(
     """Write CORPUS/shards/blocks.npy and describe it."""
     np.save(corpus / "shards" / "blocks.npy", checksums)
     entry = file_entry(corpus, "shards/blocks.npy")
-    return BlockEntry(
-        file=entry.file, bytes=entry.bytes, sha256=entry.sha256, block_bytes=block_bytes
-    )
+    return BlockEntry(**asdict(entry), block_bytes=block_bytes)

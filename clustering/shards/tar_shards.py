@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,7 @@ class TarShards:
             file = file_entry(corpus, f"shards/{path.name}")
             entries.append(
                 ShardEntry(
-                    file=file.file,
-                    bytes=file.bytes,
-                    sha256=file.sha256,
+                    **asdict(file),
                     samples=samples,
                     data_offset=RECORD_BYTES + len(header),
                     data_bytes=(samples - 1) * schema.stride_bytes + schema.sample_bytes,

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -150,9 +151,7 @@ def write_tokenizer(place: Place, given: GivenTokenizer) -> TokenizerEntry:
     file = "index/tokenizer.json" if given.source else "index/vocabulary.json"
     entry = write_file(place, file, given.content)
     return TokenizerEntry(
-        file=entry.file,
-        bytes=entry.bytes,
-        sha256=entry.sha256,
+        **asdict(entry),
         vocab_size=given.vocab_size,
         separator_id=given.separator_id,
         pad_id=given.pad_id,

@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from pipeline.corpus.manifest import (
     MANIFEST_FILE,
     BlockEntry,
     Counts,
-    FileEntry,
     Manifest,
     RecordSchema,
     SampleSchema,
@@ -237,7 +235,7 @@ def _assemble(
             for shard, survey in zip(_shards(domains), found, strict=True)
         ),
         blocks=BlockEntry(
-            **_fields(files.write_array(place, "index/blocks.npy", checksums)),
+            **asdict(files.write_array(place, "index/blocks.npy", checksums)),
             block_bytes=block_bytes,
         ),
         heldout=None,
@@ -250,7 +248,3 @@ def _assemble(
         ),
         shard_format=domains[0].shard_format,
     )
-
-
-def _fields(entry: FileEntry) -> dict[str, Any]:
-    return {"file": entry.file, "bytes": entry.bytes, "sha256": entry.sha256}
