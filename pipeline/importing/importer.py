@@ -56,10 +56,10 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
     place = open_place(config.prefix)
     listed = place.listed()
     if MANIFEST_FILE in listed:
-        _check_not_ours(place)
+        _check_may_replace(place)
     domains = find_domains(place, listed)
     columns = dict(domains[0].columns)
-    if columns:
+    if columns:  # raises for what readers could not decode
         record_decoder(columns, allow_pickle=config.allow_pickle)
     schema = _token_schema(columns)
     if schema is None and (config.separator_id is not None or config.targets):
@@ -75,8 +75,7 @@ def import_corpus(config: ImportConfig, meter: Meter | None = None) -> Manifest:
     _check(domains, surveys, targets, None if tokenizer is None else tokenizer.vocab_size)
     place.delete(MANIFEST_FILE)
     manifest = _assemble(place, domains, surveys, schema, block_bytes, tokenizer, targets)
-    manifest.write(config.work)
-    place.write(MANIFEST_FILE, (config.work / MANIFEST_FILE).read_bytes())
+    place.write(MANIFEST_FILE, manifest.to_json().encode())
     shutil.rmtree(config.work)
     return manifest
 
@@ -94,8 +93,8 @@ def _token_schema(columns: dict[str, str]) -> SampleSchema | None:
     return SampleSchema(tokens_per_sample=length, dtype=dtype, stride_bytes=stride, column=name)
 
 
-def _check_not_ours(place: Place) -> None:
-    """Refuse to replace the manifest of a corpus that was built; that of an earlier import may go."""
+def _check_may_replace(place: Place) -> None:
+    """Refuse to replace any manifest.json but that of an earlier import: a built corpus's, or somebody's."""
     try:
         found = json.loads(place.read(MANIFEST_FILE))
         if found["build"].get("imported") is True:
