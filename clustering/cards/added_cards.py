@@ -26,6 +26,7 @@ from clustering.cards.cards import (
     top_sources,
     write_counts,
 )
+from clustering.cards.describe_task import ranks
 from clustering.cards.keywords import Keywords
 from clustering.cards.leaf_facts import documents_per_chosen, language_documents_per_leaf
 from clustering.cards.terms import Texts, count_terms, documents_per_leaf, sum_leaves
@@ -123,7 +124,7 @@ def write_added_cards(corpus: Corpus, arrivals: Arrivals, folder: Path) -> list[
 def _grown(known: dict[str, _Counted], arrivals: Arrivals) -> dict[str, _Counted]:
     """The counts with those of the new documents, of which as many of a leaf are read as in a build."""
     num_leaves = len(arrivals.documents_per_leaf)
-    rank = np.arange(len(arrivals.leaf)) - np.searchsorted(arrivals.leaf, arrivals.leaf)
+    rank = ranks(arrivals.leaf)
 
     def sample(limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         chosen = np.flatnonzero(rank < limit)

@@ -42,7 +42,7 @@ class StageRecord:
     seconds: float
     """Of the run that finished the stage."""
     peak_memory_bytes: int
-    """Most memory that this process held during the stage, and its largest worker in it or before."""
+    """Most memory that this process and its workers held at once during the stage (`PeakMemory`)."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the stage found out: counts, names."""
     reused: bool = False
