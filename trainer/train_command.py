@@ -46,13 +46,14 @@ def main(argv: list[str]) -> int:
     command = tyro.cli(
         TrainCommand, prog="braidstream train", args=argv, registry=names_with_commas()
     )
+    from trainer.results.results import RESULT_FILE
     from trainer.run.interrupt import TrainingInterrupted
     from trainer.run.loop import train
     from trainer.run.resolve import idle_settings, learns_nothing
 
     corpus = open_corpus(command.corpus, version=command.version)
     out = command.out or corpus.runs / run_name(command.config)
-    already_finished = (out / "result.json").exists()
+    already_finished = (out / RESULT_FILE).exists()
     speaks = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes is enough
     if speaks and (idle := idle_settings(command.config)):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)

@@ -21,6 +21,7 @@ from typing import IO, Any, Protocol
 from pipeline import Corpus
 from trainer.compare.grid import Cell
 from trainer.compare.tail import MetricsTail, end_of_log
+from trainer.results.results import METRICS_FILE, RESULT_FILE
 from trainer.run.config import TrainConfig
 from trainer.run.interrupt import Interrupt
 
@@ -65,7 +66,7 @@ class CellRun:
         self.job = job
         self.state = State.SKIPPED if done else State.WAITING
         self.exit_code: int | None = None
-        self.metrics = MetricsTail(job.folder / "metrics.jsonl")
+        self.metrics = MetricsTail(job.folder / METRICS_FILE)
         self.metrics.read()
         self.first_step = self.metrics.step
         """Step from which an earlier, unfinished run of the cell continues, or a little behind it."""
@@ -105,7 +106,7 @@ class CellRun:
             return
         self.metrics.read()
         self._close()
-        if (self.job.folder / "result.json").exists():
+        if (self.job.folder / RESULT_FILE).exists():
             self.state = State.DONE  # even if a signal met the process on its way out
         else:
             self.state = State.STOPPED if stopping else State.FAILED

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer.compare.compare import CellRun, State
+from trainer.compare.compare import LOG_FILE, CellRun, State
 
 _STYLES = {
     State.WAITING: "dim",
@@ -79,7 +79,7 @@ class PlainDisplay:
         """Print the new state."""
         name = run.job.cell.name
         if run.state is State.RUNNING:
-            self._print(f"{name}: running, output in {run.job.folder / 'log.txt'}")
+            self._print(f"{name}: running, output in {run.job.folder / LOG_FILE}")
             return
         self._ended += 1
         losses = [f"{target} {loss:.3f}" for target, loss in _losses(run)]

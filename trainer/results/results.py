@@ -21,6 +21,7 @@ from trainer.targets import target_weights
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
+"""Names in the folder of a run, for whoever writes one, too."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -92,12 +93,8 @@ class MixtureHistory:
     """How often each domain had been seen."""
     scores: tuple[DomainValues | None, ...]
     """Alignment scores, where the record comes from a mixer that has them."""
-    entropy: Floats
-    """Shape (n,), nats."""
     effective_domains: Floats
     """Shape (n,), exp(entropy)."""
-    moved_total: Floats
-    """Shape (n,), total variation distance from the first mixture."""
 
     def most_repeated(self) -> Floats:
         """Passes on the most repeated domain, shape (n,)."""
@@ -251,9 +248,7 @@ def _mixtures(records: Sequence[dict[str, Any]]) -> MixtureHistory:
         effective=column("effective"),
         passes=column("passes"),
         scores=tuple(DomainValues.parse(record.get("scores")) for record in records),
-        entropy=_floats([record.get("entropy") for record in records]),
         effective_domains=_floats([record.get("effective_domains") for record in records]),
-        moved_total=_floats([record.get("moved_total") for record in records]),
     )
 
 

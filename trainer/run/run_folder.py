@@ -16,6 +16,7 @@ import torch
 from pipeline import BraidstreamError, Corpus
 from pipeline.corpus.versions import advice
 from trainer.mixers import MixerSettings
+from trainer.results.results import CONFIG_FILE, METRICS_FILE, RESULT_FILE
 from trainer.run.atomic import write_json
 from trainer.run.config import TrainConfig
 
@@ -46,9 +47,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file = path / "config.json"
-        self.metrics_file = path / "metrics.jsonl"
-        self.result_file = path / "result.json"
+        self.config_file = path / CONFIG_FILE
+        self.metrics_file = path / METRICS_FILE
+        self.result_file = path / RESULT_FILE
         self.checkpoints = path / "checkpoints"
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
