@@ -88,4 +88,9 @@ class SteeringConfig:
     @property
     def shrinks(self) -> bool:
         """Whether scores are shrunk over the tree."""
-        return (self.shrinkage or ("tree" if self.estimator == "probe" else "none")) == "tree"
+        return (self.shrinkage or default_shrinkage(self.estimator)) == "tree"
+
+
+def default_shrinkage(estimator: str) -> Literal["none", "tree"]:
+    """How scores are shrunk unless told otherwise: the probe's are of single samples, wherever they fell."""
+    return "tree" if estimator == "probe" else "none"

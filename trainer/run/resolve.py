@@ -17,7 +17,7 @@ from trainer.mixers import (
     no_difference,
 )
 from trainer.run.config import ConfigError, TrainConfig, unread
-from trainer.steering_config import SteeringConfig
+from trainer.steering_config import SteeringConfig, default_shrinkage
 from trainer.targets import target_weights
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,7 +69,7 @@ def resolve(config: TrainConfig, corpus: Corpus, device: torch.device) -> TrainC
         filled.pop("update_every", None)  # a moving blend's has never been recorded
     config = replace(config, **filled)
     if settings.signal == "alignment" and config.shrinkage is None:
-        config = replace(config, shrinkage="tree" if config.estimator == "probe" else "none")
+        config = replace(config, shrinkage=default_shrinkage(config.estimator))
     if settings.signal == "alignment" and config.measured_tokens is None:
         looked_at = steering_config(config).tokens_looked_at(corpus.tokens_per_sample)
         config = replace(config, measured_tokens=looked_at)
@@ -139,7 +139,7 @@ def idle_settings(config: TrainConfig) -> list[str]:
     settings = chosen_settings(config)
     config = replace(config, **measuring_changes(config.mixer))
     distributions, probes = settings.method == "dga-distributions", config.estimator == "probe"
-    shrinks = (config.shrinkage or ("tree" if probes else "none")) == "tree"
+    shrinks = (config.shrinkage or default_shrinkage(config.estimator)) == "tree"
     used = {
         "half_life": probes or shrinks,
         "probe_every": probes,
