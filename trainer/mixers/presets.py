@@ -63,8 +63,8 @@ class MixerSettings:
     score_scale: ScoreScale = "raw"
     """Scores as they are, or in units of their standard deviation over domains; η goes with it."""
     start: Start = "natural"
-    """Where DGA's weights begin; over distributions `importance` is the target's own histogram, and
-    anything else is all histograms alike."""
+    """Where the weights of DGA and DoGE begin; over distributions `importance` is the target's own histogram,
+    and anything else is all histograms alike."""
     start_share: float = 0.1
     """Share of natural proportions in a start from `importance`, so that no domain begins at 0."""
     bregman: float = 0.05

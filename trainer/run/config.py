@@ -88,7 +88,7 @@ class TrainConfig:
     step_size: float | None = None
     """DGA's η; default: the mixer's."""
     update_every: int | None = None
-    """DGA's T_r, in steps; default: the mixer's."""
+    """Steps between updates of the mixture (DGA's T_r); default: the mixer's."""
     ema: float | None = None
     """DGA's β, the share of the newest weights in the average; 1 is no average. Default: the mixer's."""
     continue_from: Literal["weights", "average"] | None = None
@@ -98,7 +98,7 @@ class TrainConfig:
     """DGA's scores as they are, or in units of their standard deviation over domains (η goes with it);
     default: the mixer's."""
     start: Literal["natural", "importance", "uniform"] | None = None
-    """Where DGA's weights begin; default: the mixer's."""
+    """Where the weights of DGA and DoGE begin; default: the mixer's."""
     start_share: float | None = None
     """Share of natural proportions in a start from importance; default: the mixer's."""
     bregman: float | None = None
