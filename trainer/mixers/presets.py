@@ -202,8 +202,8 @@ PRESETS: dict[str, MixerSettings] = {
         natural_share_end=0.0,
         restraint="capacity",
     ),
-    # The same rule with 95% of what is drawn natural: for models that must keep general ability. Its reserve is
-    # there for that, however much the model can hold.
+    # The same rule with 95% of what is drawn natural: for models that must keep general ability. Its reserve
+    # is there for that, however much the model can hold.
     "importance-general": MixerSettings(
         method="importance",
         histogram="smoothed",
