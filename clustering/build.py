@@ -83,8 +83,8 @@ def build(
 
 def _run(stages: BuildStages) -> Manifest:
     """The flow. Each line is a stage; it leaves its result in the work store."""
-    stages.read()
     stages.read_targets()
+    stages.read()
     stages.dedupe()
     stages.roles()
     stages.distill()

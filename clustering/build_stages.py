@@ -236,6 +236,27 @@ class BuildStages:
             self.check()
             self._is_checked = True
 
+    def read_targets(self) -> None:
+        """Files of the target sets to unique documents: first, since they are few and may be wrong."""
+        config = self.config
+        listing = BadInput(action=config.on_bad_input)
+        depends_on = {
+            "files": [target_identity(target, listing) for target in config.target],
+            "options": [config.text_column, config.on_bad_input],
+        }
+        with self._stage("targets", depends_on) as stage:
+            if stage.todo:
+                bad = BadInput(action=config.on_bad_input)
+                stage.facts["counts"] = read_targets(
+                    config.target,
+                    self.store,
+                    text_column=config.text_column,
+                    bad=bad,
+                    advance=stage.advance,
+                )
+                stage.facts["skipped"] = bad.skipped
+                stage.facts["examples_of_skipped"] = bad.examples
+
     def read(self) -> None:
         """Files to parts of documents."""
         config = self.config
@@ -259,27 +280,6 @@ class BuildStages:
                     )
                 )
                 stage.facts.update(asdict(counts))
-
-    def read_targets(self) -> None:
-        """Files of the target sets to unique documents."""
-        config = self.config
-        listing = BadInput(action=config.on_bad_input)
-        depends_on = {
-            "files": [target_identity(target, listing) for target in config.target],
-            "options": [config.text_column, config.on_bad_input],
-        }
-        with self._stage("targets", depends_on) as stage:
-            if stage.todo:
-                bad = BadInput(action=config.on_bad_input)
-                stage.facts["counts"] = read_targets(
-                    config.target,
-                    self.store,
-                    text_column=config.text_column,
-                    bad=bad,
-                    advance=stage.advance,
-                )
-                stage.facts["skipped"] = bad.skipped
-                stage.facts["examples_of_skipped"] = bad.examples
 
     def dedupe(self) -> None:
         """Which documents are kept: one of equal ones, and of those a sample if one is wanted."""

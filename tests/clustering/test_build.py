@@ -25,7 +25,7 @@ from clustering.add import add
 from clustering.add_config import AddConfig
 from clustering.build import BuildReport, build
 from clustering.build_command import main, parse
-from clustering.config import BuildConfig, TargetSource
+from clustering.config import WORK_FOLDER, BuildConfig, TargetSource
 from clustering.documents.input_files import LocalFile
 from clustering.documents.readers import read_documents
 from clustering.documents.records import BadInput
@@ -332,7 +332,7 @@ def test_vectors_in_a_bucket_that_were_made_anew_are_others(
     store = open_work(s3.address(new_prefix))
     texts = write_lines(tmp_path / "a.jsonl", documents_of("law", 8))
     config = BuildConfig(corpus=str(texts), out=tmp_path / "out", embeddings=s3.address(new_prefix))
-    for seed, repeats in ((0, "read"), (1, "embed")):
+    for seed, repeats in ((0, "targets"), (1, "embed")):
         vectors = np.random.default_rng(seed).normal(size=(8, 4))
         publish_vectors(store, "a.arrow", [f"a.jsonl:{row}" for row in range(1, 9)], vectors)
         assert done_again(build(config, QUIET))[0] == repeats
@@ -562,6 +562,8 @@ def test_an_empty_target_is_refused(build_config: BuildConfig, tmp_path: Path, t
     )
     with pytest.raises(BuildError, match="train part of target 't'"):
         build(config, QUIET)
+    work = config.out / WORK_FOLDER
+    assert not list(work.glob("read/*")), "the corpus may take hours to read"
     path.write_text('{"words": 1}\n{"words": 2}\n')
     with pytest.raises(BuildError, match="0 read, all of them empty or seen before, and 2 skipped"):
         build(replace(config, on_bad_input="skip"), QUIET)

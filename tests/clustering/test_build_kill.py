@@ -32,8 +32,8 @@ from tests.clustering.nursery import Nursery
 from tests.clustering.observer import CLEANING, Event, Kill, Orders, read_journal
 
 STAGES = [
-    "read",
     "targets",
+    "read",
     "dedupe",
     "roles",
     "static-model",
