@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline import StateError
@@ -22,6 +23,7 @@ from trainer.steering import (
     check_callback_can_steer,
     check_callback_ranks,
     warn_of_callback_steps,
+    warn_of_rounded_measurements,
 )
 
 STATE_FILE = "steering.json"
@@ -48,6 +50,9 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
         ranks = Ranks(rank=args.process_index, world_size=args.world_size)
         check_callback_ranks(self.steering, ranks)
         warn_of_callback_steps(self.steering, state.max_steps * args.gradient_accumulation_steps)
+        if args.bf16 or args.fp16:  # the Trainer puts autocast into the model itself
+            computes = torch.bfloat16 if args.bf16 else torch.float16
+            warn_of_rounded_measurements(self.steering, computes)
         if state.global_step == 0:
             return
         if state.global_step >= state.max_steps:

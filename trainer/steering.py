@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from pipeline import Corpus, Mixture, MixtureStream, StateError, View
 from pipeline.corpus.corpus import check_corpus
 from trainer.alignment.alignment import Scores
 from trainer.alignment.alignment_source import AlignmentSource, make_alignment_source
+from trainer.alignment.difference import DEFAULT_EPSILON, default_epsilon
+from trainer.alignment.measurement import chosen_epsilon
 from trainer.mixers import (
     DistributionMixer,
     MixerSettings,
@@ -157,6 +160,16 @@ class Steering:
         if isinstance(self._mixer, DistributionMixer):
             return np.ones(len(self._mixer.basis), dtype=np.bool_)
         return self.stream.view.sizes > 0
+
+    @property
+    def steps_as_in_float32(self) -> bool:
+        """Whether alignment is measured by two forward passes, as near to each other as float32 allows."""
+        config = self._config
+        if self._mixer.signal != "alignment" or config.estimator != "difference":
+            return False
+        return (
+            config.epsilon is None and chosen_epsilon(self._loss) == DEFAULT_EPSILON[torch.float32]
+        )
 
     def scores_batch(self, step: int) -> bool:
         """Whether `watching` will score batch `step`, in an uncompiled pass."""
@@ -334,6 +347,19 @@ def warn_of_callback_steps(steering: Steering, batches: int) -> None:
             "micro-batches of a step.",
             stacklevel=3,
         )
+
+
+def warn_of_rounded_measurements(steering: Steering, computes: torch.dtype) -> None:
+    """Warn where the model computes in 16 bits and alignment is measured with a step for float32."""
+    if not steering.steps_as_in_float32:
+        return
+    warnings.warn(
+        f"the trainer has the model compute in {computes}, also while alignment is measured, and the loss "
+        "says float32, whose step is lost in the rounding: scores are mostly noise. Give TokenLoss "
+        "compute_dtype=torch.bfloat16, or SteeringConfig "
+        f"epsilon={default_epsilon(torch.float32, computes)}.",
+        stacklevel=3,
+    )
 
 
 def current_ranks() -> Ranks:

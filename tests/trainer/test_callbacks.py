@@ -135,6 +135,8 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
         process_index=0,
         world_size=1,
         gradient_accumulation_steps=1,
+        bf16=False,
+        fp16=False,
     )
     state: Any = SimpleNamespace(global_step=5, max_steps=10)
     with pytest.raises(StateError, match="checkpoint-5"):
@@ -161,6 +163,7 @@ def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) 
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     state: Any = SimpleNamespace(global_step=0, max_steps=10)
     steps = {"gradient_accumulation_steps": 1, "accumulate_grad_batches": 1, "max_steps": 10}
+    steps |= {"bf16": False, "fp16": False}
     one: Any = SimpleNamespace(
         process_index=0, world_size=1, distributed_sampler_kwargs=None, **steps
     )
@@ -197,6 +200,8 @@ def test_a_trainer_that_takes_more_batches_than_were_planned_is_told(tiny_corpus
         distributed_sampler_kwargs=None,
         accumulate_grad_batches=2,
         max_steps=10,
+        bf16=False,
+        fp16=False,
     )
     with pytest.warns(UserWarning, match="takes 20 batches and Steering was planned for .*=10"):
         HuggingFace(steering).on_train_begin(trainer, state, None)
@@ -204,6 +209,34 @@ def test_a_trainer_that_takes_more_batches_than_were_planned_is_told(tiny_corpus
         Lightning(steering).on_fit_start(trainer, None)
     trainer.max_steps = -1  # Lightning's "as long as there are epochs"
     Lightning(steering).on_fit_start(trainer, None)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_a_step_that_the_trainers_rounding_would_drown_is_told(
+    tiny_corpus: Path, kind: str
+) -> None:
+    pytest.importorskip("transformers")
+    from trainer.callbacks_huggingface import SteeringCallback
+
+    corpus = open_corpus(tiny_corpus)
+    arguments: Any = SimpleNamespace(
+        process_index=0, world_size=1, gradient_accumulation_steps=1, bf16=False, fp16=False
+    )
+    setattr(arguments, kind, True)
+    state: Any = SimpleNamespace(global_step=0, max_steps=10)
+
+    def begin(mixer: str, compute: torch.dtype = torch.float32, **settings: Any) -> None:
+        loss = make_model(corpus)
+        loss.compute_dtype = compute
+        config = SteeringConfig(num_steps=10, batch_size=8, target="alpha", mixer=mixer, **settings)
+        SteeringCallback(Steering(corpus, config, loss)).on_train_begin(arguments, state, None)
+
+    with pytest.warns(UserWarning, match=r"float32, whose step is lost .* epsilon=0\.0005"):
+        begin("dga")
+    begin("dga", torch.bfloat16)
+    begin("dga", epsilon=5e-4)
+    begin("dga+estimator=exact")
+    begin("importance")
 
 
 def power_cut_at(step: int, whole: Any) -> Any:

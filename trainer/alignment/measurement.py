@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -127,12 +128,15 @@ def make_estimator(
     probe = make_probe(config, corpus, loss, ranks=ranks)
     if config.estimator == "exact":
         return ExactEstimator(probe=probe)
-    epsilon = config.epsilon
-    if epsilon is None:
-        weight = probe.parameters[0]
-        # The second is what `TokenLoss` computes in.
-        epsilon = default_epsilon(weight.dtype, getattr(loss, "compute_dtype", weight.dtype))
+    epsilon = chosen_epsilon(loss) if config.epsilon is None else config.epsilon
     return DifferenceEstimator(probe=probe, epsilon=epsilon)
+
+
+def chosen_epsilon(loss: nn.Module) -> float:
+    """The step that suits the type of what is trained and what the loss says that it computes in."""
+    weights = next((each.dtype for each in loss.parameters() if each.requires_grad), torch.float32)
+    # The second is `TokenLoss`'s.
+    return default_epsilon(weights, getattr(loss, "compute_dtype", weights))
 
 
 def make_probe(config: SteeringConfig, corpus: Corpus, loss: nn.Module, *, ranks: Ranks) -> Probe:
