@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Corpus, Mixture, MixtureError, TargetSet
+from pipeline import Corpus, Mixture, MixtureError, StateError, TargetSet
 from trainer.mixers import (
     DGAMixer,
     DistributionMixer,
@@ -144,6 +144,18 @@ def test_distributions_are_mixed_by_their_weights(corpus: Corpus) -> None:
     # log α + 2 · (0, ln 2 / 2): α = (1, 2) / 3, and the mixture is (1, 1, 1) / 3.
     np.testing.assert_allclose(updated(mixer, np.array([0.0, np.log(2) / 2])), [1 / 3] * 3)
     assert mixer.details() == {"basis_weights": pytest.approx({"left": 1 / 3, "right": 2 / 3})}
+
+
+def test_weights_of_another_basis_are_refused(corpus: Corpus) -> None:
+    view = corpus.domains(k=3)
+    basis = {"left": Mixture(view, np.array([1.0, 0.0, 0.0])), "natural": Mixture.natural(view)}
+    mixer = DistributionMixer(basis, np.array([0.5, 0.5]))
+    state = mixer.state_dict()
+    for names in (("natural", "left"), ("left", "natural", "right")):
+        other = {name: basis.get(name, Mixture.uniform(view)) for name in names}
+        another = DistributionMixer(other, np.full(len(names), 1 / len(names)))
+        with pytest.raises(StateError, match="are those of left, natural, and the basis here is"):
+            another.load_state_dict(state)
 
 
 def test_a_basis_needs_two_histograms(corpus: Corpus) -> None:

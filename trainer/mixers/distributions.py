@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import Mixture, MixtureError
+from pipeline import Mixture, MixtureError, StateError
 from trainer.mixers.mirror import (
     ContinueFrom,
     MirrorMixer,
@@ -75,6 +75,20 @@ class DistributionMixer(MirrorMixer):
         """The weight of each histogram, by name."""
         weights = self._alpha.average.tolist()
         return {"basis_weights": dict(zip(self.names, weights, strict=True))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, average and count, and whose weights they are."""
+        return {**super().state_dict(), "basis": list(self.names)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; `StateError` for one over another basis."""
+        saved = tuple(state.get("basis", self.names))  # earlier versions did not say
+        if saved != self.names:
+            raise StateError(
+                f"the saved weights are those of {', '.join(saved)}, and the basis here is "
+                f"{', '.join(self.names)}. Give target and basis as they were saved with, in that order."
+            )
+        super().load_state_dict(state)
 
     def _mixed(self) -> Mixture:
         """Σ_j α_j p_j."""
