@@ -280,8 +280,8 @@ class Corpus:
         if self.manifest.tokenizer is None:
             raise CorpusError(
                 f"{self.address} says nothing of a tokenizer: its samples came from elsewhere, and with "
-                "them must come the vocabulary size and the special tokens: import it again with "
-                "--vocab-size, --separator-id and --pad-id, or with --tokenizer."
+                "them must come the vocabulary and the special tokens: import it again with --separator-id, "
+                "--pad-id, and --tokenizer or --vocab-size."
             )
         return self.manifest.tokenizer
 

@@ -379,6 +379,20 @@ def test_a_tokenizer_beside_the_shards_stays_as_it_is(
     assert open_corpus(data).vocab_size == 1000
 
 
+def test_a_corpus_that_does_not_know_its_tokens_names_all_that_an_import_takes(
+    data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    import_folder(data)
+    with pytest.raises(CorpusError, match="--separator-id, --pad-id, and --tokenizer or --vocab-"):
+        _ = open_corpus(data).vocab_size
+    ids = ["--separator-id", "0", "--pad-id", "1"]
+    given = tmp_path / "tokenizer.json"
+    given.write_text('{"model": {"vocab": {"a": 0, "b": 999}}}')
+    for vocabulary in (["--tokenizer", str(given)], ["--vocab-size", "1000"]):
+        assert main([str(data), *ids, *vocabulary]) == 0
+        assert open_corpus(data).vocab_size == 1000
+
+
 def test_what_lies_in_the_work_folder_that_was_given_stays_there(
     data: Path, token_domains: dict[str, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
