@@ -205,8 +205,6 @@ class BuildStages:
         config = self.config
         self._check_nothing_was_added()
         if "embed-targets" not in self.done:
-            for target in config.target:
-                target_identity(target, BadInput(action=config.on_bad_input))
             if config.embeddings is not None:
                 find_foreign(config.embeddings)
             if config.engine == "local":
