@@ -164,11 +164,11 @@ class Steering:
     @property
     def steps_as_in_float32(self) -> bool:
         """Whether alignment is measured by two forward passes, as near to each other as float32 allows."""
-        config = self._config
-        if self._mixer.signal != "alignment" or config.estimator != "difference":
-            return False
         return (
-            config.epsilon is None and chosen_epsilon(self._loss) == DEFAULT_EPSILON[torch.float32]
+            self._mixer.signal == "alignment"
+            and self._config.estimator == "difference"
+            and self._config.epsilon is None
+            and chosen_epsilon(self._loss) == DEFAULT_EPSILON[torch.float32]
         )
 
     def scores_batch(self, step: int) -> bool:
