@@ -1,7 +1,7 @@
 """The stages of an addition: those of a build, with the corpus's own tree, tokenizer and embedding model.
 
 What a build works out is brought along instead: what is known already (in place of duplicates and roles), the
-models, and what samples and shards are like. Embedding and everything after it is the build's.
+models, and what samples and shards are like. Reading and embedding, tokens and shards are as in a build.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import cached_property
 import numpy as np
 
 from clustering.add_config import AddConfig
-from clustering.build_stages import BuildStages
 from clustering.config import BuildConfig
 from clustering.corpus.added_segment import write_segment
 from clustering.corpus.baseline import EMBEDDER_FOLDER, STATIC_MODEL, read_digests
@@ -22,6 +21,7 @@ from clustering.documents.new_documents import find_new, keep_new
 from clustering.embedding.embedding_parts import EmbeddingParts
 from clustering.embedding.model_check import check_device, check_model
 from clustering.errors import ModelError
+from clustering.shared_stages import SharedStages
 from clustering.trees.fitting import FIT
 from clustering.work.stages import Workspace, published
 from pipeline import Corpus
@@ -31,7 +31,7 @@ from pipeline.corpus.segments import appended, segment_folder
 from pipeline.corpus.versions import publish_version
 
 
-class AddStages(BuildStages):
+class AddStages(SharedStages):
     """One addition: call `run`."""
 
     def __init__(self, config: AddConfig, corpus: Corpus, work: Workspace) -> None:

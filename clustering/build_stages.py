@@ -1,15 +1,8 @@
-"""The stages of a build: what each depends on, and who does its work.
-
-A key that a stage depends on is that of the stage whose result it reads, so a changed option repeats what it
-affects and nothing else. How the work is cut (`--workers`, `--engine`) is in no key: it changes no byte.
-"""
+"""The stages that only a build has: targets, duplicates, roles, the models, the tree, the corpus folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.cards.describe_task import DescribeTask, described_name
-from clustering.config import BuildConfig
 from clustering.corpus import corpus_files as files
 from clustering.corpus.assemble import Ingredients, Provenance, TargetFiles, assemble
-from clustering.documents.document_parts import DocumentParts
-from clustering.documents.document_roles import DocumentRoles, assign_roles
+from clustering.documents.document_roles import assign_roles
 from clustering.documents.duplicates import find_duplicates
-from clustering.documents.input_files import InputFile, LocalFile
-from clustering.documents.inputs import files_below, find_inputs
-from clustering.documents.reading import (
-    ReadCounts,
-    ReadOptions,
-    ReadTask,
-    finish_reading,
-    publish_files,
-    unit_name,
-)
 from clustering.documents.records import BadInput
 from clustering.documents.targets import (
     TargetDocuments,
@@ -40,149 +21,30 @@ from clustering.documents.targets import (
     target_digests,
     target_identity,
 )
-from clustering.embedding.adopted_embeddings import CorpusDocuments, adopt_embeddings
 from clustering.embedding.embed_task import (
     PIECE_DOCUMENTS,
     STATIC_MARKER,
     DistillTask,
     EmbedTargetsTask,
-    EmbedTask,
-    forget_embedder,
     piece_name,
     target_pieces,
 )
-from clustering.embedding.embedder import EmbedderChoice, choose_device, choose_dtype
-from clustering.embedding.embedding_parts import EmbeddingParts, part_name
-from clustering.embedding.foreign_embeddings import ForeignFile, find_foreign
+from clustering.embedding.embedding_parts import EmbeddingParts
+from clustering.embedding.foreign_embeddings import find_foreign
 from clustering.embedding.model_check import check_device, check_model
 from clustering.embedding.static_model import RECIPE as STATIC_RECIPE
-from clustering.errors import BuildError, InputError, ModelError
-from clustering.shards.leaf_order import OrderTask, parts_per_run, run_name
-from clustering.shards.shard_plan import UNITS, plan_shards
-from clustering.shards.shard_units import ShardOptions, WriteTask
-from clustering.shards.shard_units import unit_name as shard_unit_name
+from clustering.errors import BuildError, ModelError
 from clustering.shards.shards import SHARD_FORMATS
-from clustering.shards.token_parts import TokenizeTask, tokens_name
-from clustering.shards.tokenization import (
-    CorpusTokenizer,
-    bring_tokenizer,
-    check_tokenizer,
-    train_tokenizer,
-)
+from clustering.shards.tokenization import bring_tokenizer, check_tokenizer, train_tokenizer
 from clustering.shards.tokenizer_sample import training_texts
-from clustering.trees.assignment import AssignTask, assigned_name
-from clustering.trees.fitting import FitOptions, fit_corpus, load_tree
-from clustering.trees.tree import Tree
-from clustering.work.stages import Stage, Workspace
-from pipeline.corpus.manifest import (
-    FORMAT_VERSION,
-    Manifest,
-    SampleSchema,
-    file_entry,
-)
+from clustering.shared_stages import SharedStages, folder_identity
+from clustering.trees.fitting import FitOptions, fit_corpus
+from pipeline.corpus.manifest import FORMAT_VERSION, Manifest, file_entry
 from pipeline.errors import CorpusError
-from pipeline.stores.address import is_address
-from pipeline.stores.object_store import ObjectStore
 
 
-def foreign_identities(files: Sequence[ForeignFile]) -> list[Sequence[Any]]:
-    """What changes when one of the files of vectors does, which lie in one place."""
-    address = files[0].store.address
-    if is_address(address):
-        marks = ObjectStore(address).marks()
-        return [[file.name, marks.get(file.name, "")] for file in files]
-    return [LocalFile(path=Path(address) / file.name, name=file.name).identity for file in files]
-
-
-def folder_identity(folder: Path) -> list[Sequence[Any]]:
-    """What changes when a file of a model does, hidden ones left out."""
-    files = sorted(files_below(folder, BadInput()), key=lambda file: file.name)
-    return [file.identity for file in files]
-
-
-class BuildStages:
-    """One build: call the stages in the order of the file."""
-
-    def __init__(self, config: BuildConfig, work: Workspace) -> None:
-        self.config = config
-        self.work = work
-        self.store = work.store
-        self.done: dict[str, Stage] = {}
-        self._is_checked = False
-        self._unlisted = BadInput(action=config.on_bad_input)
-        """Folders among the texts that cannot be listed."""
-        forget_embedder()
-        self.place = choose_device(config.device)
-        self.choice = EmbedderChoice(
-            model=config.model,
-            backend=config.backend,
-            dtype=choose_dtype(config.dtype, config.device, config.backend),
-        )
-
-    @cached_property
-    def inputs(self) -> list[InputFile]:
-        """The files to read."""
-        return self.found(self.config.corpus)
-
-    def found(self, texts: str) -> list[InputFile]:
-        """The files that `texts` means, without those that builds and additions write.
-
-        Raises:
-            InputError: No others are there.
-        """
-        places = (self.config.folder, self.config.work_place, self.config.address)
-        folders = [place.resolve() for place in places if isinstance(place, Path)]
-        prefixes = tuple(f"{place}/" for place in places if isinstance(place, str))
-
-        def is_ours(place: str) -> bool:
-            if is_address(place):
-                return place.startswith(prefixes)
-            return any(map(Path(place).is_relative_to, folders))
-
-        files = find_inputs(texts, self._unlisted)
-        others = [file for file in files if not is_ours(file.place)]
-        if not others:
-            raise InputError(
-                f"{texts!r}: {files[0].place!r} and whatever else is there lies in the corpus folder or its "
-                "work, which is not read as text. Move the texts out of it."
-            )
-        return others
-
-    @cached_property
-    def documents(self) -> DocumentParts:
-        """What was read."""
-        return DocumentParts(self.store)
-
-    @cached_property
-    def document_roles(self) -> DocumentRoles:
-        """What each of them is for."""
-        return DocumentRoles(self.store, self.documents.part_offsets)
-
-    @cached_property
-    def tree(self) -> Tree:
-        """The fitted tree."""
-        return load_tree(self.store)
-
-    @cached_property
-    def corpus_tokenizer(self) -> CorpusTokenizer:
-        """The tokenizer that was trained or brought along."""
-        return CorpusTokenizer.load(self.store)
-
-    @cached_property
-    def shards(self) -> ShardOptions:
-        """What shards are like."""
-        config, tokenizer = self.config, self.corpus_tokenizer
-        schema: SampleSchema = SHARD_FORMATS[config.format].schema(
-            config.tokens_per_sample, tokenizer.dtype
-        )
-        return ShardOptions(
-            schema=schema,
-            shard_format=config.format,
-            block_bytes=config.block_bytes,
-            shard_bytes=config.shard_bytes,
-            separator_id=tokenizer.separator_id,
-            pad_id=tokenizer.pad_id,
-        )
+class BuildStages(SharedStages):
+    """One build; `build.py` has the order of its stages."""
 
     @property
     def skipped_input(self) -> int:
@@ -229,11 +91,6 @@ class BuildStages:
                 f"them. Give another {option}, or remove the folder first."
             )
 
-    def _check_once(self) -> None:
-        if not self._is_checked:
-            self.check()
-            self._is_checked = True
-
     def read_targets(self) -> None:
         """Files of the target sets to unique documents: first, since they are few and may be wrong."""
         config = self.config
@@ -254,30 +111,6 @@ class BuildStages:
                 )
                 stage.facts["skipped"] = bad.skipped
                 stage.facts["examples_of_skipped"] = bad.examples
-
-    def read(self) -> None:
-        """Files to parts of documents."""
-        config = self.config
-        inputs = self.inputs
-        options = ReadOptions(
-            text_column=config.text_column,
-            id_column=config.id_column,
-            on_bad_input=config.on_bad_input,
-            part_documents=config.part_documents,
-        )
-        depends_on = {"files": [file.identity for file in inputs], "options": asdict(options)}
-        with self._stage("read", depends_on) as stage:
-            if stage.todo:
-                num_units = publish_files(self.store, "read", inputs)
-                outputs = [unit_name("read", unit) for unit in range(num_units)]
-                stage.run(ReadTask(store=self.store, prefix="read", options=options), outputs)
-                counts = finish_reading(self.store, "read", num_units)
-                counts.add(
-                    ReadCounts(
-                        skipped=self._unlisted.skipped, examples_of_skipped=self._unlisted.examples
-                    )
-                )
-                stage.facts.update(asdict(counts))
 
     def dedupe(self) -> None:
         """Which documents are kept: one of equal ones, and of those a sample if one is wanted."""
@@ -329,40 +162,6 @@ class BuildStages:
                 task = DistillTask(store=self.store, choice=self.choice, place=self.place)
                 stage.run(task, [STATIC_MARKER])
 
-    def embed(self) -> None:
-        """Documents to vectors: by far the longest stage."""
-        depends_on = {**self._keys("dedupe", "static-model"), "embedder": asdict(self.choice)}
-        if self.choice.is_folder:
-            depends_on["model_files"] = folder_identity(Path(self.choice.model))
-        if self.config.embeddings is not None:
-            foreign = find_foreign(self.config.embeddings)
-            depends_on["embeddings"] = foreign_identities(foreign)
-        total = self._fact("dedupe", "remain")
-        with self._stage("embed", depends_on, total=total) as stage:
-            if stage.todo and self.config.embeddings is not None:
-                adopt_embeddings(
-                    foreign,
-                    CorpusDocuments(self.store),
-                    self.store,
-                    remedy="Add what is missing, or leave the option out to embed all documents here.",
-                    advance=stage.advance,
-                )
-            elif stage.todo:
-                self._say_where_it_embeds()
-                task = EmbedTask(store=self.store, choice=self.choice, place=self.place)
-                stage.run(task, self._per_part(part_name), self._kept)
-            if stage.todo:
-                stage.facts["embedder"] = self.choice.recorded_name
-
-    def _say_where_it_embeds(self) -> None:
-        config = self.config
-        chose = config.device == "auto" and not self.choice.is_static
-        if config.engine == "ray" and chose and self.place == "cpu":
-            self.work.progress.note(
-                "this machine has no GPU, so the nodes embed on their cores; where they have GPUs, "
-                "give --device cuda --dtype bfloat16"
-            )
-
     def embed_targets(self) -> None:
         """Train documents of the target sets to vectors."""
         counts = {name: count["train"] for name, count in self._target_counts().items()}
@@ -400,14 +199,6 @@ class BuildStages:
                 for note in fit_corpus(self.store, options, advance=stage.advance):
                     self.work.progress.note(note)
 
-    def assign(self) -> None:
-        """Vectors to leaves."""
-        total = self._fact("roles", "corpus")
-        with self._stage("assign", self._keys("fit"), total=total) as stage:
-            if stage.todo:
-                task = AssignTask(store=self.store)
-                stage.run(task, self._per_part(assigned_name), self._in_corpus)
-
     def tokenizer(self) -> None:
         """Train the tokenizer, or bring it along."""
         config = self.config
@@ -429,58 +220,6 @@ class BuildStages:
                 else:
                     tokenizer = bring_tokenizer(config.tokenizer)
                 tokenizer.save(self.store)
-
-    def tokenize(self) -> None:
-        """Documents to tokens."""
-        depends_on = self._keys("dedupe", "tokenizer")
-        total = self._fact("dedupe", "remain")
-        with self._stage("tokenize", depends_on, total=total) as stage:
-            if stage.todo:
-                stage.run(TokenizeTask(store=self.store), self._per_part(tokens_name), self._kept)
-
-    def order(self) -> None:
-        """Documents to runs in leaf order."""
-        config = self.config
-        per_run = parts_per_run(config.sort_memory)
-        depends_on = {**self._keys("assign", "tokenize"), "options": [config.seed, per_run]}
-        total = self._fact("roles", "corpus")
-        with self._stage("order", depends_on, total=total) as stage:
-            stage.facts["runs"] = runs = -(-self.documents.num_parts // per_run)
-            if stage.todo:
-                task = OrderTask(store=self.store, seed=config.seed, parts_per_run=per_run)
-                stage.run(task, [run_name(run) for run in range(runs)])
-
-    def plan(self) -> None:
-        """Which documents go into which shards."""
-        shards, sort_bytes = self.shards, self.config.sort_memory
-        per_unit = shards.shards_per_unit(sort_bytes)
-        depends_on = {**self._keys("order"), "shards": asdict(shards), "per_unit": per_unit}
-        with self._stage("plan", depends_on, total=self._fact("roles", "corpus")) as stage:
-            if stage.todo:
-                unit_samples = per_unit * shards.samples_per_shard
-                plan_shards(
-                    self.store,
-                    num_runs=self._fact("order", "runs"),
-                    num_leaves=self.tree.num_leaves,
-                    unit_tokens=unit_samples * shards.schema.tokens_per_sample,
-                    sort_bytes=sort_bytes,
-                )
-                stage.advance(self._fact("roles", "corpus"))
-
-    def write(self) -> None:
-        """Tokens to shards."""
-        shards = self.shards
-        per_unit = shards.shards_per_unit(self.config.sort_memory)
-        with self._stage("write", self._keys("plan"), unit="samples") as stage:
-            if stage.todo:
-                task = WriteTask(
-                    store=self.store,
-                    options=shards,
-                    num_runs=self._fact("order", "runs"),
-                    shards_per_unit=per_unit,
-                )
-                num_units = len(self.store.array(UNITS))
-                stage.run(task, [shard_unit_name(unit) for unit in range(num_units)])
 
     def describe(self) -> None:
         """What every part knows about every leaf, for the cards."""
@@ -566,43 +305,3 @@ class BuildStages:
                 f"some of {found}: target sets cannot be compared with the corpus. Name the model that made "
                 "the embeddings."
             )
-
-    @contextmanager
-    def _stage(
-        self,
-        name: str,
-        depends_on: dict[str, Any],
-        *,
-        unit: str = "documents",
-        total: int | None = None,
-        is_there: Callable[[dict[str, Any]], bool] = lambda facts: True,
-    ) -> Iterator[Stage]:
-        with self.work.stage(
-            name,
-            unit=unit,
-            total=total,
-            depends_on=depends_on,
-            is_there=is_there,
-            before=self._check_once,
-        ) as stage:
-            self.done[name] = stage
-            yield stage
-
-    def _keys(self, *names: str) -> dict[str, Any]:
-        return {name: self.done[name].key for name in names}
-
-    def _fact(self, name: str, fact: str) -> Any:
-        return self.done[name].facts[fact]
-
-    def _per_part(self, name: Callable[[int], str]) -> list[str]:
-        return [name(part) for part in range(self.documents.num_parts)]
-
-    @cached_property
-    def _kept(self) -> list[int]:
-        """Documents of each part that are embedded and tokenised."""
-        return [len(self.document_roles.kept(part)) for part in range(self.documents.num_parts)]
-
-    @cached_property
-    def _in_corpus(self) -> list[int]:
-        """Documents of each part that the corpus is made of."""
-        return [len(self.document_roles.corpus(part)) for part in range(self.documents.num_parts)]

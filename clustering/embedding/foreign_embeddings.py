@@ -10,7 +10,7 @@ compressed Arrow file, and of a file in an object store, as much is in memory as
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.documents.input_files import LocalFile
 from clustering.errors import InputError
 from clustering.work.work_store import LocalWork, WorkStore, open_work
+from pipeline.stores.address import is_address
+from pipeline.stores.object_store import ObjectStore
 
 ID_COLUMNS = ("document", "id", "document_id", "doc_id")
 VECTOR_COLUMNS = ("vector", "embedding", "embeddings")
@@ -145,3 +148,12 @@ def _as_matrix(column: Any, name: str, called: str) -> NDArray[np.floating[Any]]
         )
     matrix: NDArray[np.floating[Any]] = flat.to_numpy().reshape(len(column), dimensions)
     return matrix
+
+
+def foreign_identities(files: Sequence[ForeignFile]) -> list[Sequence[Any]]:
+    """What changes when one of the files of vectors does, which lie in one place."""
+    address = files[0].store.address
+    if is_address(address):
+        marks = ObjectStore(address).marks()
+        return [[file.name, marks.get(file.name, "")] for file in files]
+    return [LocalFile(path=Path(address) / file.name, name=file.name).identity for file in files]
