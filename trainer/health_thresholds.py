@@ -22,7 +22,7 @@ class HealthThresholds:
     forgetting_nats: float = 0.1
     """Rise of the generic loss above its lowest."""
     least_agreement: float = 0.5
-    """Mean correlation of successive scores; below 0.5 noise outweighs signal."""
+    """Mean correlation of scores that share no evidence; below 0.5 noise outweighs signal."""
     noise_updates: int = 4
     """So many correlations are averaged."""
 

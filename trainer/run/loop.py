@@ -169,6 +169,7 @@ class Run:
                     before=before,
                     after=self.stream.mixture,
                     scores=None if scores is None else scores.values,
+                    halves=None if scores is None else scores.halves,
                     scored=self.steering.scored,
                     skipped_updates=self.steering.skipped_updates,
                 )
