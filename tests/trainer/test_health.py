@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from html import escape
 from pathlib import Path
 
@@ -219,6 +219,9 @@ def test_thresholds_are_the_users_and_travel_as_flags() -> None:
     assert flags_between(TrainConfig(), lenient) == flags
     with pytest.raises(ValueError, match="noise_updates=0 must be at least 1"):
         HealthThresholds(noise_updates=0)
+    for setting in fields(HealthThresholds):
+        with pytest.raises(ValueError, match=f"{setting.name}=nan must be a number"):
+            HealthThresholds(**{setting.name: float("nan")})
 
 
 def test_a_run_writes_its_warnings_and_a_resumed_one_the_same(
