@@ -161,17 +161,20 @@ def prepare(job: Job, corpus: Corpus) -> CellRun:
     """Look into the job's folder: the run is done, can continue, or is new.
 
     Raises `RunFolderError` when the folder holds a run of other settings, `MixtureError` for weights to
-    replay that cannot be read or are of another view.
+    replay that cannot be read or are of another view, `TargetError` for a target that cannot steer.
     """
     from trainer.mixers.schedule import read_schedule
     from trainer.run.distributed import choose_device
-    from trainer.run.resolve import resolve
+    from trainer.run.resolve import chosen_settings, resolve
     from trainer.run.run_folder import RunFolder
+    from trainer.targets import check_steers, steering_target
 
     folder = RunFolder(job.folder)
     config = resolve(job.config, corpus, choose_device(job.config.device))
     folder.check(config, corpus)
     done = folder.result() is not None
+    if config.target is not None and chosen_settings(config).needs_target and not done:
+        check_steers(steering_target(corpus, config.target))
     if config.weights_file is not None and not done:
         read_schedule(Path(config.weights_file), corpus.domains(k=config.k))
     return CellRun(job, done=done)

@@ -22,7 +22,7 @@ from trainer.mixers.restraint import Restraint, restrained, restraint
 from trainer.mixers.schedule import read_schedule
 from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
-from trainer.targets import Target, steering_target
+from trainer.targets import Target, check_steers, steering_target
 
 
 class MadeMixer(NamedTuple):
@@ -61,6 +61,8 @@ def make_mixer(
             f"the mixer {settings.method!r} steers towards a target and none was given; name one "
             "with --target NAME, or take the mixer natural or uniform."
         )
+    if settings.needs_target and target is not None:
+        check_steers(target)
     if target is not None:
         target = _as_seen(corpus, target, settings.histogram)
     held = _restraint(settings, view, target, capacity, drawn=num_steps * batch_size)
@@ -97,12 +99,15 @@ def basis_mixtures(
     `names` are target sets of the corpus or `natural`; none means all target sets and `natural`.
     """
     wanted = dict.fromkeys([target, *(names or (*corpus.target_names, "natural"))])
-    return {
-        name: Mixture.natural(view)
-        if name == "natural"
-        else importance_mixture(view, _as_seen(corpus, steering_target(corpus, name), histogram))
-        for name in wanted
-    }
+    return {name: _of_basis(corpus, view, name, histogram) for name in wanted}
+
+
+def _of_basis(corpus: Corpus, view: View, name: str, histogram: Histogram) -> Mixture:
+    if name == "natural":
+        return Mixture.natural(view)
+    target = steering_target(corpus, name)
+    check_steers(target)
+    return importance_mixture(view, _as_seen(corpus, target, histogram))
 
 
 def _as_seen(corpus: Corpus, target: Target, histogram: Histogram) -> Target:
