@@ -506,9 +506,17 @@ def test_settings_without_effect_are_noticed() -> None:
     assert idle_settings(few) == []
     for mixer in ("dga+estimator=probe", "dga-distributions"):
         assert idle_settings(replace(few, mixer=mixer)) == ["measured_domains"]
+    doge = TrainConfig(mixer="doge", target="alpha", target_batch=8)
+    assert idle_settings(doge) == []
+    for towards_all in (replace(doge, toward="all"), replace(doge, mixer="doge+toward=all")):
+        assert idle_settings(towards_all) == ["target_batch"]
+    assert idle_settings(TrainConfig(mixer="doge+toward=all+target_batch=8")) == ["target_batch"]
 
 
-@pytest.mark.parametrize("mixer", ["natural", "importance", "dga", "dga-distributions", "doge"])
+@pytest.mark.parametrize(
+    "mixer",
+    ["natural", "importance", "dga", "dga-distributions", "doge", "doge+toward=all"],
+)
 def test_a_setting_without_effect_makes_no_other_run(
     corpus: Corpus, tmp_path: Path, mixer: str
 ) -> None:
@@ -519,5 +527,7 @@ def test_a_setting_without_effect_makes_no_other_run(
         idle = replace(idle, sequences_per_distribution=9)
     if mixer in ("natural", "importance"):
         idle = replace(idle, epsilon=1.0, target_batch=2, shrinkage="tree", measured_domains=2)
+    if mixer == "doge+toward=all":
+        idle = replace(idle, target_batch=2)
     folder.check(resolve(idle, corpus, CPU), corpus)
     assert resolve(idle, corpus, CPU) == resolve(config, corpus, CPU)
