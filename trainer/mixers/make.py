@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import Corpus, Mixture, RepetitionBudget, View
+from pipeline import BudgetError, Corpus, Mixture, RepetitionBudget, View
 from trainer.mixers.blend import Blend
 from trainer.mixers.dga import DGAMixer
 from trainer.mixers.distributions import DistributionMixer
@@ -53,7 +53,8 @@ def make_mixer(
     `basis` is what `dga-distributions` weighs (see `basis_mixtures`), `learning_rate` the function of
     the step that `doge` follows, `weights_file` what `schedule` reads, `capacity` the samples that the model
     can learn by heart, which `restraint="capacity"` looks at. Raises `UnknownMixerError` for an unknown
-    name or for one of these that is missing.
+    name or for one of these that is missing, `TargetError` for a target that cannot steer, `BudgetError` for
+    a bound on passes that is too small for the run.
     """
     settings = mixer_settings(mixer) if isinstance(mixer, str) else mixer
     if settings.needs_target and target is None:
@@ -66,9 +67,15 @@ def make_mixer(
     if target is not None:
         target = _as_seen(corpus, target, settings.histogram)
     held = _restraint(settings, view, target, capacity, drawn=num_steps * batch_size)
+    budget = as_set = _budget(settings, num_steps)
     if held is not None:
         settings = restrained(settings, held)
-    budget = _budget(settings, num_steps)
+        budget = _budget(settings, num_steps)
+    if budget is not None and as_set is not None:
+        try:
+            budget.check(view.sizes, batch_size)
+        except BudgetError:
+            as_set.check(view.sizes, batch_size)  # allows no more, in the user's own numbers
     blend = Blend(
         num_steps=num_steps,
         batch_size=batch_size,
