@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pipeline import Corpus
+from pipeline.cores import usable_cores
 from trainer.compare.grid import Cell
 from trainer.compare.tail import MetricsTail, end_of_log
 from trainer.results.results import METRICS_FILE, RESULT_FILE
@@ -243,10 +244,7 @@ def _gpus() -> list[str]:
 
 def _environment(parallel: int) -> dict[str, str]:
     """Runs side by side share the cores, or each would start a thread per core."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     environment = dict(os.environ)
     if parallel > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // parallel)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // parallel)))
     return environment
