@@ -309,6 +309,31 @@ def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not
         RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_run(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"holds 'thesis\.txt', and no run: .* new or empty"):
+        train(corpus, config, tmp_path, quiet=True)
+    (tmp_path / "thesis.txt").unlink()
+    for content in ('{"model_type": "gpt2"}', "[]", "no JSON"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(RunFolderError, match=r"holds 'config\.json', and no run"):
+            train(corpus, config, tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    with pytest.raises(RunFolderError, match="and no run"):
+        train(corpus, config, corpus.path, quiet=True)
+
+
+def test_a_folder_with_nothing_but_logs_takes_a_run(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    for name in ("log.txt", "train.log", "slurm-12.out", ".gitkeep", "config.json.new"):
+        (tmp_path / name).touch()
+    train(corpus, replace(config, steps=2, update_every=None), tmp_path, quiet=True)
+    assert (tmp_path / "result.json").exists()
+
+
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_a_file_where_a_run_should_be_is_named(
     corpus: Corpus, config: TrainConfig, tmp_path: Path, out: str

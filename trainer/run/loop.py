@@ -38,7 +38,7 @@ def train(
     """Train as `config` says and keep everything in the folder `out`; what its result.json says.
 
     An unfinished run in `out` is continued, a finished one is returned as it is. Under torchrun every
-    process calls this alike. Raises `RunFolderError` when `out` holds another run, `ConfigError`,
+    process calls this alike. Raises `RunFolderError` when `out` is another run's or no run's, `ConfigError`,
     `MixtureError` or `BudgetError` for settings that do not fit the corpus, and `TrainingInterrupted`
     after Ctrl-C or SIGTERM, when all is saved.
     """
