@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
         CompareCommand,
         prog="braidstream compare",
         args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
         registry=names_with_commas(),
     )
     if command.parallel < 1:
