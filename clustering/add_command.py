@@ -33,7 +33,13 @@ def parse(argv: Sequence[str]) -> AddConfig:
     """Read the options."""
     import tyro
 
-    return tyro.cli(AddConfig, prog="braidstream add", description=DESCRIPTION, args=list(argv))
+    return tyro.cli(
+        AddConfig,
+        prog="braidstream add",
+        description=DESCRIPTION,
+        args=list(argv),
+        config=(tyro.conf.DisallowNone,),
+    )
 
 
 def print_report(config: AddConfig, report: AddReport) -> None:

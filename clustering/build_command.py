@@ -66,6 +66,7 @@ def parse(argv: Sequence[str]) -> BuildConfig:
         description=DESCRIPTION,
         args=list(argv),
         return_unknown_args=True,
+        config=(tyro.conf.DisallowNone,),
     )
     more = [text for text in unknown if Path(text).exists()]
     if more:
@@ -74,7 +75,9 @@ def parse(argv: Sequence[str]) -> BuildConfig:
             "Quote a glob, such as 'texts/*.jsonl', so that the shell leaves it alone, or name the folder."
         )
     if unknown:  # says what it does not know, and ends
-        tyro.cli(BuildConfig, prog="braidstream build", args=list(argv))
+        tyro.cli(
+            BuildConfig, prog="braidstream build", args=list(argv), config=(tyro.conf.DisallowNone,)
+        )
     return config
 
 

@@ -38,7 +38,9 @@ class InspectConfig:
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit code."""
-    config = tyro.cli(InspectConfig, prog="braidstream inspect", args=argv)
+    config = tyro.cli(
+        InspectConfig, prog="braidstream inspect", args=argv, config=(tyro.conf.DisallowNone,)
+    )
     if config.level is not None and config.k is not None:
         raise CorpusError(
             f"--level {config.level} and --k {config.k} both choose a granularity; pass one of them."

@@ -74,7 +74,9 @@ class SuggestConfig:
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit code."""
-    config = tyro.cli(SuggestConfig, prog="braidstream suggest", args=argv)
+    config = tyro.cli(
+        SuggestConfig, prog="braidstream suggest", args=argv, config=(tyro.conf.DisallowNone,)
+    )
     from clustering.embedding.vector_sample import sample_vectors
     from clustering.trees.suggest import fitted_vectors, suggest, survey
     from clustering.work.progress import Progress

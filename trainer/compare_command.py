@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
         CompareCommand,
         prog="braidstream compare",
         args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
         registry=names_with_commas(),
     )
     if command.parallel < 1:
@@ -133,8 +133,12 @@ def train_grid(
 
     from trainer.compare.compare import State, run_cells
     from trainer.compare.display import make_display, summarize
+    from trainer.results.results import CONFIG_FILE
     from trainer.run.resolve import learns_nothing
+    from trainer.run.run_folder import check_is_free
 
+    if not (out / COMMANDS_FILE).exists() and not any(out.glob(f"*/{CONFIG_FILE}")):
+        check_is_free(out)  # report and results would replace somebody's of these names
     runs = prepare_runs(corpus, grid, command.training, out)
     for reason in dict.fromkeys(learns_nothing(run.job.config) for run in runs):
         if reason:

@@ -7,7 +7,7 @@ Eight conditions, most with a threshold of the user's:
     repeated      some domain has been seen too often
     overfitting   the target's test loss rises while the loss on its train sample, which steers, falls
     forgetting    the generic loss has risen above its lowest
-    noisy         the scores of successive updates agree too little
+    noisy         scores that share no evidence agree too little
     not-finite    scores were no numbers; that update was skipped
     diverged      the training loss is no number
 
@@ -66,11 +66,13 @@ class Health:
         scores: NDArray[np.float64] | None,
         scored: NDArray[np.bool_],
         skipped_updates: int,
+        halves: NDArray[np.float64] | None = None,
     ) -> list[Finding]:
         """After the mixer has learned from `scores` (m,), of which those `scored` (m,) say something.
 
         Without scores it has learned from losses, a batch at a time: no step is long, and no two of them
-        need agree. `skipped_updates` counts since the beginning.
+        need agree. `skipped_updates` counts since the beginning. `halves` (2, m) are the scores by either
+        half of the evidence, where successive scores share some.
         """
         found = [
             None if scores is None else self._stillness(before, after),
@@ -82,7 +84,7 @@ class Health:
                 f"{skipped_updates} updates were skipped because scores were not finite; the weights stay "
                 "as they were. If it goes on, the model is diverging: lower the learning rate.",
             ),
-            None if scores is None else self._noise(scores, scored),
+            None if scores is None else self._noise(scores, scored, halves),
         ]
         self._skipped = skipped_updates
         return [finding for finding in found if finding is not None]
@@ -177,25 +179,42 @@ class Health:
             "the scores.",
         )
 
-    def _noise(self, scores: NDArray[np.float64], scored: NDArray[np.bool_]) -> Finding | None:
-        """Correlation of successive scores: signal / (signal + noise) in variance, if the signal stays."""
+    def _noise(
+        self,
+        scores: NDArray[np.float64],
+        scored: NDArray[np.bool_],
+        halves: NDArray[np.float64] | None,
+    ) -> Finding | None:
+        """Correlation of scores that share no evidence: signal / (signal + noise) in variance.
+
+        Of single measurements these are successive ones, if the signal stays. Where evidence adds up, most of
+        the noise in one score is in the next, too, so halves of it are compared. Their noise is twice that of
+        all, which makes r between them 2r / (1 + r) between wholes (Spearman and Brown, 1910).
+        """
         limits = self._thresholds
         if not np.isfinite(scores).all():
             return None
-        if self._last_scores is not None:
+        agreement = None
+        if halves is not None:
+            known = scored & np.isfinite(halves).all(axis=0)
+            of_halves = correlation(*halves[:, known])
+            if of_halves is not None:
+                agreement = 2 * of_halves / (1 + abs(of_halves))  # -1 to 1 below 0, too
+        elif self._last_scores is not None:
             agreement = correlation(self._last_scores[scored], scores[scored])
-            if agreement is not None:
-                self._agreements = [*self._agreements, agreement][-limits.noise_updates :]
+        if agreement is not None:
+            self._agreements = [*self._agreements, agreement][-limits.noise_updates :]
         self._last_scores = scores
         mean = float(np.mean(self._agreements)) if self._agreements else 1.0
+        more = "More sequences per domain" if halves is None else "A longer half-life"
         return self._onset(
             "noisy",
             len(self._agreements) == limits.noise_updates and mean < limits.least_agreement,
             mean,
             limits.least_agreement,
-            f"the scores of successive updates correlate by {mean:.2f} only, below "
-            f"{limits.least_agreement:g}: more noise than signal. More sequences per domain, fewer domains, "
-            "or a smaller step size would help.",
+            f"scores that were measured apart correlate by {mean:.2f} only, below "
+            f"{limits.least_agreement:g}: more noise than signal. {more}, fewer domains, or a smaller step "
+            "size would help.",
         )
 
     def _overfitting(self, evaluation: Evaluation) -> Finding | None:
@@ -242,6 +261,8 @@ def _can_move(mixture: Mixture) -> bool:
 
 def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
     """Pearson's correlation of two score vectors (m,); None where one of them does not vary."""
+    if not len(first):
+        return None
     a, b = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm > 0 else None

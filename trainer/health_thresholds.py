@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,11 +23,16 @@ class HealthThresholds:
     forgetting_nats: float = 0.1
     """Rise of the generic loss above its lowest."""
     least_agreement: float = 0.5
-    """Mean correlation of successive scores; below 0.5 noise outweighs signal."""
+    """Mean correlation of scores that share no evidence; below 0.5 noise outweighs signal."""
     noise_updates: int = 4
     """So many correlations are averaged."""
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            if math.isnan(getattr(self, setting.name)):
+                raise ValueError(
+                    f"{setting.name}=nan must be a number: nothing lies above or below it."
+                )
         for name in ("still_updates", "noise_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")

@@ -56,6 +56,16 @@ def steering_target(corpus: Corpus, text: str) -> Target:
     return TargetMix(name=text, sets=sets, weights=tuple(weights.values()))
 
 
+def check_steers(target: Target) -> None:
+    """Raise `TargetError` for a set without train sequences, of which gradients and histograms are."""
+    for part in target.sets if isinstance(target, TargetMix) else (target,):
+        if not len(part.train):
+            raise TargetError(
+                f"the target set {part.name!r} has 0 train sequences, and steering looks at no others. Name "
+                "another set, or build the corpus again with train text for this one."
+            )
+
+
 def target_weights(text: str, known: Collection[str]) -> dict[str, float]:
     """Weights by the names that `text` holds, summing to 1; a name in `known` is taken as it stands."""
     if text in known:

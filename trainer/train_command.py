@@ -44,7 +44,11 @@ class TrainCommand:
 def main(argv: list[str]) -> int:
     """Run `braidstream train`; 0 when the run is complete, 130 after Ctrl-C."""
     command = tyro.cli(
-        TrainCommand, prog="braidstream train", args=argv, registry=names_with_commas()
+        TrainCommand,
+        prog="braidstream train",
+        args=argv,
+        registry=names_with_commas(),
+        config=(tyro.conf.DisallowNone,),
     )
     from trainer.results.results import RESULT_FILE
     from trainer.run.interrupt import TrainingInterrupted

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from clustering.engines.engine import AHEAD, SteppedTask, UnitTask
 from clustering.errors import BuildError
+from pipeline.cores import usable_cores
 
 _task: UnitTask | None = None
 
@@ -135,9 +136,7 @@ def _die_with(parent: int) -> None:
 
 def _threads(workers: int) -> int:
     """Threads for each of the workers, so that together they take the cores that there are."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, cores // workers)
+    return max(1, usable_cores() // workers)
 
 
 def _num_gpus() -> int:

@@ -6,7 +6,6 @@ Both give unit centroids, and both end with the same balancing steps (kmeans_gro
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.trees.descent import as_float32
+from pipeline.cores import usable_cores
 
 FULL_BATCH_ROWS = 2**18
 """Above this many rows a node is clustered in mini-batches."""
@@ -74,7 +74,7 @@ class SklearnKMeans:
         )  # only the pools of loaded libraries can be limited
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        workers = max(1, min(os.cpu_count() or 1, len(nodes)))
+        workers = max(1, min(usable_cores(), len(nodes)))
         pool = ThreadPoolExecutor(workers, initializer=_one_openmp_thread)
         try:
             # The limit of BLAS holds for the process; to set it in each thread would lift it for the others.

@@ -9,7 +9,6 @@ dropped: every leaf has members in the sample, and so in the corpus that the sam
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from clustering.trees.descent import (
 from clustering.trees.kmeans import Node, choose_kmeans, unit
 from clustering.trees.merge_order import SiblingOrder, order_siblings, split_order
 from clustering.trees.tree import Tree, leaf_bounds_per_level
+from pipeline.cores import usable_cores
 
 ROWS_PER_CHILD = 1_024
 """k-means of a node sees at most this many of its rows per child."""
@@ -169,7 +169,7 @@ def _place(
         block = slice(begin, begin + rows)
         leaf[block], _ = descent(vectors[block], None if node is None else node[block])
 
-    workers = 1 if on_gpu else os.cpu_count() or 1
+    workers = 1 if on_gpu else usable_cores()
     with one_thread(), ThreadPoolExecutor(workers) as pool:
         list(pool.map(place, range(0, len(vectors), rows)))
     return leaf

@@ -139,16 +139,17 @@ def _mds_domain(place: Place, folder: str, files: Mapping[str, int]) -> FoundDom
             f"{place.address(index)} is no index of MDS shards ({type(error).__name__}: {error}). Write the "
             "shards again, or copy the index again."
         ) from error
+    name = folder or PurePosixPath(place.url).name
     if not sum(shard.samples or 0 for shard in shards):
         raise CorpusError(
-            f"the domain {folder!r} is empty: {place.address(index)} lists no samples. Remove the folder."
+            f"the domain {name!r} is empty: {place.address(index)} lists no samples. Write its samples, or "
+            "leave the folder out."
         )
     if any(other != columns[0] for other in columns):
         raise CorpusError(
             f"{place.address(index)} lists shards with different columns: a corpus has one set of columns. "
             "Write the shards again."
         )
-    name = folder or PurePosixPath(place.url).name
     return FoundDomain(
         name=name, shard_format="mds", shards=shards, columns=columns[0], index=index
     )

@@ -60,11 +60,12 @@ class RepetitionBudget:
         """Raise `BudgetError` when all domains together cannot supply the run."""
         available, needed = int(self.allowance(sizes).sum()), self.num_steps * batch_size
         if available < needed:
-            least = _least_passes(needed, sizes)
+            least, steps = _least_passes(needed, sizes), available // batch_size
+            shorter = f", or train for at most {steps:,} steps" if steps else ""
             raise BudgetError(
-                f"max_passes={self.max_passes} allows {available:,} samples in all, but the run draws "
-                f"{self.num_steps:,} batches of {batch_size:,} = {needed:,}. Allow at least "
-                f"{least:.2f} passes, or train for at most {available // batch_size:,} steps."
+                f"max_passes={self.max_passes} allows {available:,} samples in all"
+                f"{'' if steps else ', less than a batch'}, but the run draws {self.num_steps:,} batches of "
+                f"{batch_size:,} = {needed:,}. Allow at least {least:.2f} passes{shorter}."
             )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from clustering.errors import BuildError
 from clustering.trees.descent import NumpyDescent, TorchDescent
 from clustering.trees.kmeans import Node, SklearnKMeans, TorchKMeans
 from clustering.trees.tree_fit import FittedSample, fit_sample
+from pipeline.cores import usable_cores
 
 
 def unit(points: NDArray[Any]) -> NDArray[np.float16]:
@@ -147,6 +149,27 @@ def test_a_vector_in_doubt_finds_a_nearer_leaf_below_the_second_branch(descend: 
     leaf, distance = descent(unit(np.array([in_doubt, sure])).astype(np.float32))
     assert leaf.tolist() == [2, 0]
     assert distance[0] < 0.1 < distance[1]
+
+
+def test_a_process_on_one_core_fits_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, or under a scheduler that binds jobs to cores of a larger machine."""
+    workers: list[int] = []
+
+    class Noted(ThreadPoolExecutor):
+        def __init__(self, max_workers: int, **options: Any) -> None:
+            workers.append(max_workers)
+            super().__init__(max_workers, **options)
+
+    for module in ("kmeans", "tree_fit"):
+        monkeypatch.setattr(f"clustering.trees.{module}.ThreadPoolExecutor", Noted)
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert usable_cores() == 1
+        fit(blobs(4, 50))
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert set(workers) == {1}
 
 
 def test_a_node_is_clustered_in_one_thread_also_by_libraries_that_are_loaded_for_it() -> None:

@@ -200,6 +200,14 @@ def test_a_budget_that_cannot_supply_its_run_says_what_would(numbered_corpus: Co
         enough = re.search(r"at least (\S+) passes", str(refused.value))
         assert enough is not None
         RepetitionBudget(max_passes=float(enough[1]), num_steps=needed).check(np.array(sizes), 1)
+    with pytest.raises(BudgetError, match=r"or train for at most 3 steps\.$"):
+        RepetitionBudget(max_passes=1, num_steps=4).check(np.array([20, 9]), 8)
+    with pytest.raises(BudgetError) as refused:
+        RepetitionBudget(max_passes=0.25, num_steps=4).check(np.array([20, 9]), 8)
+    assert str(refused.value) == (
+        "max_passes=0.25 allows 7 samples in all, less than a batch, but the run draws 4 batches of "
+        "8 = 32. Allow at least 1.12 passes."
+    )
     for wrong in ({"max_passes": 0.0}, {"num_steps": 0}, {"num_steps": 1.5}, {"surplus": "other"}):
         with pytest.raises(BudgetError):
             RepetitionBudget(**{"max_passes": 1.0, "num_steps": 1, **wrong})

@@ -25,11 +25,14 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "no command 'biuld'" in capsys.readouterr().err
 
 
-def test_every_command_can_be_loaded_and_explains_itself() -> None:
+def test_every_command_can_be_loaded_and_explains_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for entry in entry_points(group="braidstream.commands"):
         with pytest.raises(SystemExit) as stopped:
             entry.load()(["--help"])
         assert stopped.value.code == 0
+        assert "{None" not in capsys.readouterr().out, "an option that may be left out is left out"
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -587,6 +587,20 @@ def test_impossible_options(data: Path, tmp_path: Path, options: list[str], mess
     assert not (data / "manifest.json").exists()
 
 
+def test_a_target_without_samples_is_refused(data: Path, tmp_path: Path) -> None:
+    write_mds_tokens(data / "a", tokens_of(0, 100))
+    full = str(write_mds_tokens(tmp_path / "full", tokens_of(1, 5)))
+    empty = str(write_mds_tokens(tmp_path / "empty", tokens_of(1, 0)))
+    Path(empty, "shard.00000.mds").touch()
+    for target in (
+        ImportedTarget(name="med", train=empty),
+        ImportedTarget(name="med", train=full, test=empty),
+    ):
+        with pytest.raises(CorpusError, match=r"'empty' is empty: .* Write its samples, or leave"):
+            import_folder(data, targets=(target,))
+        assert not (data / "manifest.json").exists()
+
+
 def test_a_target_beyond_the_vocabulary_or_damaged_is_refused(data: Path, tmp_path: Path) -> None:
     write_mds_tokens(data / "a", tokens_of(0, 100))
     folder = write_mds_tokens(tmp_path / "t", tokens_of(1, 50) + np.uint16(4000), hashes=["sha256"])

@@ -274,6 +274,16 @@ def test_a_signal_saves_the_running_cells(
     assert not (tmp_path / "natural-seed0" / "result.json").exists()
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_comparison(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    options = ["--out", str(tmp_path), "--mixers", "natural", *TINY]
+    with pytest.raises(RunFolderError, match=r"holds 'report\.html', and no run"):
+        main([str(tiny_corpus), *options])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_no_runs_to_report_is_an_error(tiny_corpus: Path, tmp_path: Path) -> None:
     from pipeline import BraidstreamError
 

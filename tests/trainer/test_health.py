@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from html import escape
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.corpora import write_corpus
 from tests.trainer.test_run import only_the_rest_of, power_cut_at, records
 from tests.trainer.written_runs import write_run
 from trainer import TrainConfig, train
+from trainer.alignment.leaf_alignment import LeafAlignment, Shrinkage
 from trainer.compare.compare import flags_between
 from trainer.compare.grid import Cell
 from trainer.health import Finding, Health, correlation
@@ -58,6 +59,7 @@ def updated(
     after: Mixture,
     scores: NDArray[np.float64] | None,
     skipped: int = 0,
+    halves: NDArray[np.float64] | None = None,
 ) -> list[str]:
     found = health.after_update(
         before=before,
@@ -65,6 +67,7 @@ def updated(
         scores=scores,
         scored=before.view.sizes > 0,
         skipped_updates=skipped,
+        halves=halves,
     )
     return kinds(found)
 
@@ -127,6 +130,49 @@ def test_domains_without_samples_do_not_agree(health: Health, numbered_corpus: C
     )
 
 
+def warns_of_noise(corpus: Corpus, shrinkage: Shrinkage, signal: float, seed: int) -> bool:
+    """Whether a run of 19 updates with the probe's defaults is called noisy.
+
+    Domains differ with the variance `signal`; samples of one domain, and the target's draws, with 1 each.
+    """
+    view, rng = corpus.domains(k=8), np.random.default_rng(seed)
+    mixtures = Mixture.natural(view), Mixture.uniform(view)
+    health, found = Health(HealthThresholds(), target="alpha"), []
+    leaves = LeafAlignment(corpus, view, half_life=100, shrinkage=shrinkage)
+    truth = rng.normal(0, np.sqrt(signal), view.k)
+    for step in range(10, 500, 5):
+        if step % 25 == 0:
+            scores, halves = leaves.read(), leaves.read_halves()
+            found += updated(health, *mixtures, scores, halves=halves)
+        if step % 10 == 0:
+            positions = rng.integers(0, corpus.num_samples, 64)
+            seen_now = truth + rng.normal(0, 1, view.k)
+            scores = seen_now[view.domains_at(positions)] + rng.normal(0, 1, 64)
+            leaves.observe(step, positions, scores)
+    return "noisy" in found
+
+
+@pytest.mark.parametrize("shrinkage", ["none", "tree"])
+def test_evidence_that_adds_up_does_not_hide_noise(
+    numbered_corpus: Corpus, shrinkage: Shrinkage
+) -> None:
+    """Successive scores correlate by 0.8 where there is nothing but noise: they share most of it."""
+    noise = [warns_of_noise(numbered_corpus, shrinkage, 0, seed) for seed in range(20)]
+    assert sum(noise) >= 18
+    signal = [warns_of_noise(numbered_corpus, shrinkage, 3, seed) for seed in range(20)]
+    assert sum(signal) == 0
+
+
+def test_halves_that_share_no_domain_say_nothing_of_noise(health: Health, view: View) -> None:
+    mixtures = Mixture.natural(view), Mixture(view, np.array([0.2, 0.3, 0.5]))
+    scores = np.array([1.0, 2.0, 3.0])
+    halves = np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, np.nan]])
+    assert [updated(health, *mixtures, scores, halves=halves) for _ in range(4)] == [[]] * 4
+    opposed = np.array([[1.0, 2.0, np.nan], [2.0, 1.0, 3.0]])
+    assert updated(health, *mixtures, scores, halves=opposed) == []
+    assert updated(health, *mixtures, scores, halves=opposed) == ["noisy"]
+
+
 def test_a_single_domain_neither_moves_nor_collapses(health: Health, corpus: Corpus) -> None:
     only = Mixture.natural(corpus.domains(k=1))
     for _ in range(5):
@@ -173,6 +219,9 @@ def test_thresholds_are_the_users_and_travel_as_flags() -> None:
     assert flags_between(TrainConfig(), lenient) == flags
     with pytest.raises(ValueError, match="noise_updates=0 must be at least 1"):
         HealthThresholds(noise_updates=0)
+    for setting in fields(HealthThresholds):
+        with pytest.raises(ValueError, match=f"{setting.name}=nan must be a number"):
+            HealthThresholds(**{setting.name: float("nan")})
 
 
 def test_a_run_writes_its_warnings_and_a_resumed_one_the_same(

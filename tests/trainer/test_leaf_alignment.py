@@ -149,6 +149,53 @@ def test_a_reading_before_the_first_observation_is_no_obstacle_to_the_next(
     np.testing.assert_array_equal(*readings)
 
 
+@pytest.mark.parametrize("shrinkage", ["none", "tree"])
+def test_steps_fill_two_halves_of_the_evidence_in_turn(
+    numbered_corpus: Corpus, observed: tuple[np.ndarray, np.ndarray], shrinkage: Any
+) -> None:
+    view = numbered_corpus.domains(k=6)
+
+    def alignment() -> LeafAlignment:
+        return LeafAlignment(numbered_corpus, view, half_life=10, shrinkage=shrinkage)
+
+    whole, stopped, of_steps = alignment(), alignment(), (alignment(), alignment())
+    for step in range(1, 6):
+        if step == 4:
+            saved = json.dumps(stopped.state_dict())
+            stopped = alignment()
+            stopped.load_state_dict(json.loads(saved))
+        for first in (40 * step - 40, 40 * step - 20):  # micro-batches of one step
+            part = slice(first, first + 20)
+            for one in (whole, stopped, of_steps[step % 2]):
+                one.observe(step, observed[0][part], observed[1][part])
+    assert np.isnan(whole.read_halves()).all() == (shrinkage == "tree"), (
+        "before variances are known"
+    )
+    np.testing.assert_array_equal(whole.read(), stopped.read())
+    halves = whole.read_halves()
+    np.testing.assert_array_equal(halves, stopped.read_halves())
+    if shrinkage == "none":
+        odd_and_even = np.stack([of_steps[1].read(), of_steps[0].read()])
+        np.testing.assert_allclose(halves, odd_and_even)
+
+
+def test_a_half_knows_nothing_of_a_domain_that_it_has_not_seen(numbered_corpus: Corpus) -> None:
+    view = numbered_corpus.domains(k=6)
+    places = view.positions(np.array([0, 1, 2]), np.zeros(3, dtype=np.int64))
+    of_histograms = LeafAlignment(
+        numbered_corpus, view, half_life=10, shrinkage="none", basis=np.eye(6)[:2]
+    )
+    of_domains = LeafAlignment(numbered_corpus, view, half_life=10, shrinkage="none")
+    for one in (of_domains, of_histograms):
+        one.observe(1, places, np.array([1.0, 2.0, 3.0]))
+        one.observe(2, places[:2], np.array([4.0, 5.0]))
+    np.testing.assert_array_equal(
+        of_domains.read_halves(),
+        [[1, 2, 3, np.nan, np.nan, np.nan], [4, 5, np.nan, np.nan, np.nan, np.nan]],
+    )
+    np.testing.assert_array_equal(of_histograms.read_halves(), [[1, 2], [4, 5]])
+
+
 def test_fewer_domains_per_draw_are_spread_over_the_tree(corpus: Corpus) -> None:
     sampler = AlignmentSampler(
         corpus=corpus,

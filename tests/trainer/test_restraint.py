@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import Corpus, Mixture
+from pipeline import BudgetError, Corpus, Mixture
 from tests.trainer.test_presets import make
 from tests.trainer.test_run import records
 from tests.trainer.test_steering import make_model
@@ -88,6 +89,24 @@ def test_a_model_that_can_hold_nothing_samples_by_importance(corpus: Corpus) -> 
     for step in (0, 25, 49):
         drawn = np.full(12, 10 * step)
         assert made.blend(made.mixer.mixture_at(step), step, drawn) == wanted
+
+
+def test_a_bound_that_is_too_small_is_named_as_it_was_set(corpus: Corpus) -> None:
+    """The rule triples it here, which is too little as well; what the error advises is enough."""
+    run = {"k": 12, "capacity": 100, "num_steps": 50}
+    settings = replace(FADING, max_passes=0.2)
+    made = make(corpus, settings, **run | {"num_steps": 15})
+    assert made.budget.max_passes == pytest.approx(0.6)
+    with pytest.raises(BudgetError) as refused:
+        make(corpus, settings, **run)
+    advice = re.fullmatch(
+        r"max_passes=0\.2 allows \d+ samples in all, but .* Allow at least (\S+) passes, or train for "
+        r"at most (\d+) steps\.",
+        str(refused.value),
+    )
+    assert advice is not None
+    make(corpus, replace(settings, max_passes=float(advice[1])), **run)
+    make(corpus, settings, **run | {"num_steps": int(advice[2])})
 
 
 def test_steering_counts_a_token_for_each_parameter_that_is_trained(corpus: Corpus) -> None:

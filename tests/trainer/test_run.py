@@ -309,6 +309,31 @@ def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not
         RunFolder(tmp_path).check(resolve(config, corpus, CPU), corpus)
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_run(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"holds 'thesis\.txt', and no run: .* new or empty"):
+        train(corpus, config, tmp_path, quiet=True)
+    (tmp_path / "thesis.txt").unlink()
+    for content in ('{"model_type": "gpt2"}', "[]", "no JSON"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(RunFolderError, match=r"holds 'config\.json', and no run"):
+            train(corpus, config, tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    with pytest.raises(RunFolderError, match="and no run"):
+        train(corpus, config, corpus.path, quiet=True)
+
+
+def test_a_folder_with_nothing_but_logs_takes_a_run(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    for name in ("log.txt", "train.log", "slurm-12.out", ".gitkeep", "config.json.new"):
+        (tmp_path / name).touch()
+    train(corpus, replace(config, steps=2, update_every=None), tmp_path, quiet=True)
+    assert (tmp_path / "result.json").exists()
+
+
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_a_file_where_a_run_should_be_is_named(
     corpus: Corpus, config: TrainConfig, tmp_path: Path, out: str
@@ -506,9 +531,17 @@ def test_settings_without_effect_are_noticed() -> None:
     assert idle_settings(few) == []
     for mixer in ("dga+estimator=probe", "dga-distributions"):
         assert idle_settings(replace(few, mixer=mixer)) == ["measured_domains"]
+    doge = TrainConfig(mixer="doge", target="alpha", target_batch=8)
+    assert idle_settings(doge) == []
+    for towards_all in (replace(doge, toward="all"), replace(doge, mixer="doge+toward=all")):
+        assert idle_settings(towards_all) == ["target_batch"]
+    assert idle_settings(TrainConfig(mixer="doge+toward=all+target_batch=8")) == ["target_batch"]
 
 
-@pytest.mark.parametrize("mixer", ["natural", "importance", "dga", "dga-distributions", "doge"])
+@pytest.mark.parametrize(
+    "mixer",
+    ["natural", "importance", "dga", "dga-distributions", "doge", "doge+toward=all"],
+)
 def test_a_setting_without_effect_makes_no_other_run(
     corpus: Corpus, tmp_path: Path, mixer: str
 ) -> None:
@@ -519,5 +552,7 @@ def test_a_setting_without_effect_makes_no_other_run(
         idle = replace(idle, sequences_per_distribution=9)
     if mixer in ("natural", "importance"):
         idle = replace(idle, epsilon=1.0, target_batch=2, shrinkage="tree", measured_domains=2)
+    if mixer == "doge+toward=all":
+        idle = replace(idle, target_batch=2)
     folder.check(resolve(idle, corpus, CPU), corpus)
     assert resolve(idle, corpus, CPU) == resolve(config, corpus, CPU)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import Corpus, CorpusError
+from pipeline import Corpus, CorpusError, open_corpus
+from tests.corpora import write_corpus
 from tests.trainer.conftest import CPU
 from tests.trainer.test_run import records
 from trainer import TrainConfig, train
@@ -16,6 +17,7 @@ from trainer.alignment.alignment import AlignmentSampler, Probe
 from trainer.alignment.difference import DifferenceEstimator
 from trainer.alignment.exact import ExactEstimator
 from trainer.compare.grid import GridError, parse_grid
+from trainer.compare_command import main as compare_main
 from trainer.mixers import basis_mixtures, importance_mixture
 from trainer.model import TokenLoss
 from trainer.results.results import read_runs
@@ -76,6 +78,38 @@ def test_a_set_is_named_once_and_must_be_there(corpus: Corpus) -> None:
     assert grid.targets == ("alpha", MIX)
     with pytest.raises(GridError, match="--targets: there is no gamma; choose from alpha, beta"):
         parse_grid(corpus, mixers="dga", ks="3", targets="alpha+gamma", seeds="0")
+
+
+@pytest.fixture(scope="module")
+def with_an_empty_set(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The target `none` has test sequences only."""
+    rows, histogram = np.full((4, 8), 5, dtype=np.uint16), np.array([1.0, 0.0])
+    targets = {"some": (rows, rows, histogram), "none": (rows[:0], rows, 0 * histogram)}
+    folder = tmp_path_factory.mktemp("sets") / "corpus"
+    return open_corpus(write_corpus(folder, [9, 9], levels=(1, 2), targets=targets))
+
+
+@pytest.mark.parametrize("target", ["none", "some+none"])
+@pytest.mark.parametrize("mixer", ["dga", "dga-distributions", "importance-fading"])
+def test_a_set_without_train_sequences_steers_nothing(
+    with_an_empty_set: Corpus, config: TrainConfig, tmp_path: Path, mixer: str, target: str
+) -> None:
+    config = replace(config, mixer=mixer, target=target, k=2, update_every=None)
+    options = ["--mixers", mixer, "--targets", target, "--preset", "1m", "--steps", "2"]
+    with pytest.raises(TargetError, match=r"'none' has 0 train sequences.* Name another set, or"):
+        train(with_an_empty_set, config, tmp_path / "run", quiet=True)
+    with pytest.raises(TargetError, match="'none' has 0 train sequences"):
+        compare_main([str(with_an_empty_set.path), *options, "--out", str(tmp_path / "comparison")])
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("mixer", ["natural", "doge+toward=all"])
+def test_a_set_without_train_sequences_can_be_evaluated_on(
+    with_an_empty_set: Corpus, config: TrainConfig, tmp_path: Path, mixer: str
+) -> None:
+    config = replace(config, mixer=mixer, target="none", k=2, update_every=None)
+    result = train(with_an_empty_set, config, tmp_path / "run", quiet=True)
+    assert result["target_loss_final"]["none"] > 0
 
 
 def test_histograms_are_mixed_by_weight(corpus: Corpus) -> None:

@@ -63,6 +63,9 @@ class Scores:
     """Mean loss of the target sequences that were drawn, in nats."""
     target_gradient_norm: float
     """Norm of the target's gradient before clipping."""
+    halves: NDArray[np.float64] | None = None
+    """Shape (2, k): `values` as either half of the evidence has them, which share none of it; NaN where one
+    has seen nothing of a domain. None of a single measurement, which shares nothing with the one before."""
 
 
 class Estimator(Protocol):

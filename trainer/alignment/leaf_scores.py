@@ -31,7 +31,8 @@ class LeafScores:
             )
         self._leaves = leaves
         self._half_life = half_life
-        self._step = 0
+        self.step = 0
+        """When the newest observations were made."""
         self.counts = np.zeros(leaves.k)
         """Effective number of observations, float64 (leaves,): each counts 1 when it is made."""
         self.sums = np.zeros(leaves.k)
@@ -39,9 +40,9 @@ class LeafScores:
 
     def add(self, step: int, positions: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
         """Keep the finite `scores` (n,) that samples at `positions` (n,) of the corpus had at `step`."""
-        fading = 2.0 ** ((self._step - step) / self._half_life)
+        fading = 2.0 ** ((self.step - step) / self._half_life)
         kept = np.where(self.counts * fading < _FORGOTTEN, 0.0, fading)
-        self._step = step
+        self.step = step
         leaf = self._leaves.domains_at(positions)
         for array, values in (
             (self.counts, np.ones(len(scores))),
@@ -68,10 +69,10 @@ class LeafScores:
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         arrays = {name: packed(getattr(self, name)) for name in _KEPT}
-        return {**arrays, "step": self._step}
+        return {**arrays, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         for name in _KEPT:
             getattr(self, name)[:] = unpacked(state[name], np.float64)
-        self._step = int(state["step"])
+        self.step = int(state["step"])

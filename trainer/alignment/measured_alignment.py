@@ -64,7 +64,7 @@ class ShrunkAlignment(MeasuredAlignment):
         measured, positions, scores = self._difference.probe.ranks.sum_array(rows)
         there = measured > 0
         self._leaves.observe(step, positions[there].astype(np.int64), scores[there])
-        return replace(record, values=self._leaves.read())
+        return replace(record, values=self._leaves.read(), halves=self._leaves.read_halves())
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

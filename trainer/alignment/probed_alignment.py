@@ -76,7 +76,12 @@ class ProbedAlignment:
                 "estimator='difference'."
             )
         loss, norm = self._target
-        return Scores(values=self._leaves.read(), target_loss=loss, target_gradient_norm=norm)
+        return Scores(
+            values=self._leaves.read(),
+            target_loss=loss,
+            target_gradient_norm=norm,
+            halves=self._leaves.read_halves(),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

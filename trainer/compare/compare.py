@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pipeline import Corpus
+from pipeline.cores import usable_cores
 from trainer.compare.grid import Cell
 from trainer.compare.tail import MetricsTail, end_of_log
 from trainer.results.results import METRICS_FILE, RESULT_FILE
@@ -161,17 +162,20 @@ def prepare(job: Job, corpus: Corpus) -> CellRun:
     """Look into the job's folder: the run is done, can continue, or is new.
 
     Raises `RunFolderError` when the folder holds a run of other settings, `MixtureError` for weights to
-    replay that cannot be read or are of another view.
+    replay that cannot be read or are of another view, `TargetError` for a target that cannot steer.
     """
     from trainer.mixers.schedule import read_schedule
     from trainer.run.distributed import choose_device
-    from trainer.run.resolve import resolve
+    from trainer.run.resolve import chosen_settings, resolve
     from trainer.run.run_folder import RunFolder
+    from trainer.targets import check_steers, steering_target
 
     folder = RunFolder(job.folder)
     config = resolve(job.config, corpus, choose_device(job.config.device))
     folder.check(config, corpus)
     done = folder.result() is not None
+    if config.target is not None and chosen_settings(config).needs_target and not done:
+        check_steers(steering_target(corpus, config.target))
     if config.weights_file is not None and not done:
         read_schedule(Path(config.weights_file), corpus.domains(k=config.k))
     return CellRun(job, done=done)
@@ -240,10 +244,7 @@ def _gpus() -> list[str]:
 
 def _environment(parallel: int) -> dict[str, str]:
     """Runs side by side share the cores, or each would start a thread per core."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     environment = dict(os.environ)
     if parallel > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // parallel)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // parallel)))
     return environment

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import Corpus, Mixture, RepetitionBudget, View
+from pipeline import BudgetError, Corpus, Mixture, RepetitionBudget, View
 from trainer.mixers.blend import Blend
 from trainer.mixers.dga import DGAMixer
 from trainer.mixers.distributions import DistributionMixer
@@ -22,7 +22,7 @@ from trainer.mixers.restraint import Restraint, restrained, restraint
 from trainer.mixers.schedule import read_schedule
 from trainer.mixers.smoothing import smoothed_target
 from trainer.mixers.uniform import UniformMixer
-from trainer.targets import Target, steering_target
+from trainer.targets import Target, check_steers, steering_target
 
 
 class MadeMixer(NamedTuple):
@@ -53,7 +53,8 @@ def make_mixer(
     `basis` is what `dga-distributions` weighs (see `basis_mixtures`), `learning_rate` the function of
     the step that `doge` follows, `weights_file` what `schedule` reads, `capacity` the samples that the model
     can learn by heart, which `restraint="capacity"` looks at. Raises `UnknownMixerError` for an unknown
-    name or for one of these that is missing.
+    name or for one of these that is missing, `TargetError` for a target that cannot steer, `BudgetError` for
+    a bound on passes that is too small for the run.
     """
     settings = mixer_settings(mixer) if isinstance(mixer, str) else mixer
     if settings.needs_target and target is None:
@@ -61,12 +62,20 @@ def make_mixer(
             f"the mixer {settings.method!r} steers towards a target and none was given; name one "
             "with --target NAME, or take the mixer natural or uniform."
         )
+    if settings.needs_target and target is not None:
+        check_steers(target)
     if target is not None:
         target = _as_seen(corpus, target, settings.histogram)
     held = _restraint(settings, view, target, capacity, drawn=num_steps * batch_size)
+    budget = as_set = _budget(settings, num_steps)
     if held is not None:
         settings = restrained(settings, held)
-    budget = _budget(settings, num_steps)
+        budget = _budget(settings, num_steps)
+    if budget is not None and as_set is not None:
+        try:
+            budget.check(view.sizes, batch_size)
+        except BudgetError:
+            as_set.check(view.sizes, batch_size)  # allows no more, in the user's own numbers
     blend = Blend(
         num_steps=num_steps,
         batch_size=batch_size,
@@ -97,12 +106,15 @@ def basis_mixtures(
     `names` are target sets of the corpus or `natural`; none means all target sets and `natural`.
     """
     wanted = dict.fromkeys([target, *(names or (*corpus.target_names, "natural"))])
-    return {
-        name: Mixture.natural(view)
-        if name == "natural"
-        else importance_mixture(view, _as_seen(corpus, steering_target(corpus, name), histogram))
-        for name in wanted
-    }
+    return {name: _of_basis(corpus, view, name, histogram) for name in wanted}
+
+
+def _of_basis(corpus: Corpus, view: View, name: str, histogram: Histogram) -> Mixture:
+    if name == "natural":
+        return Mixture.natural(view)
+    target = steering_target(corpus, name)
+    check_steers(target)
+    return importance_mixture(view, _as_seen(corpus, target, histogram))
 
 
 def _as_seen(corpus: Corpus, target: Target, histogram: Histogram) -> Target:

@@ -38,7 +38,7 @@ def train(
     """Train as `config` says and keep everything in the folder `out`; what its result.json says.
 
     An unfinished run in `out` is continued, a finished one is returned as it is. Under torchrun every
-    process calls this alike. Raises `RunFolderError` when `out` holds another run, `ConfigError`,
+    process calls this alike. Raises `RunFolderError` when `out` is another run's or no run's, `ConfigError`,
     `MixtureError` or `BudgetError` for settings that do not fit the corpus, and `TrainingInterrupted`
     after Ctrl-C or SIGTERM, when all is saved.
     """
@@ -169,6 +169,7 @@ class Run:
                     before=before,
                     after=self.stream.mixture,
                     scores=None if scores is None else scores.values,
+                    halves=None if scores is None else scores.halves,
                     scored=self.steering.scored,
                     skipped_updates=self.steering.skipped_updates,
                 )

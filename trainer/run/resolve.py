@@ -147,6 +147,7 @@ def idle_settings(config: TrainConfig) -> list[str]:
         "epsilon": config.estimator == "difference",
         "sequences_per_domain": not (probes or distributions),
         "sequences_per_distribution": distributions and not probes,
+        "target_batch": settings.toward == "target",  # of all domains there is no target to draw
     }
     defaults = TrainConfig()
     return [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from trainer.run.config import TrainConfig
 RESULT_VERSION = 1
 _MAY_DIFFER = frozenset({"device", "compile", "log_every", "checkpoint_every", "health"})
 """Settings that change how a run proceeds and not what it computes."""
+_IS_LOG = re.compile(r"\..*|log(\.txt)?|.*\.(log|out|err)")
+"""Names in a folder that a caller made for what a run prints, as `braidstream compare` does."""
 
 
 class RunFolderError(BraidstreamError):
@@ -42,6 +46,17 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+def check_is_free(folder: Path, may_be_there: Collection[str] = ()) -> None:
+    """Raise `RunFolderError` for a folder with files that are neither logs nor hidden nor of these names."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in there if name not in may_be_there and not _IS_LOG.fullmatch(name)]
+    if others:
+        raise RunFolderError(
+            f"{folder} holds {others[0]!r}, and no run: one would be written among what is there. Choose "
+            "another --out, a new or empty folder."
+        )
+
+
 class RunFolder:
     """Paths and the two small files of one run."""
 
@@ -53,21 +68,22 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
-        """Raise `RunFolderError` where it is no folder, or one of another run: other settings, or corpus."""
+        """Raise `RunFolderError` where it is no folder, another run's (settings, or corpus) or somebody's."""
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not there.is_dir():
             raise RunFolderError(
                 f"{there} is a file, and a run needs a folder: {self.path}. Choose another --out."
             )
-        if not self.config_file.exists():
-            # An empty checkpoints/ is that of a run that was killed just before it wrote config.json.
+        found = _config_of_run(self.config_file)
+        if found is None:
             if self.metrics_file.exists() or any(self.checkpoints.glob("*")):
                 raise RunFolderError(
                     f"{self.path} holds a run without config.json; move the folder away, or choose "
                     "another --out."
                 )
+            # A run that was killed just before it had written config.json leaves these.
+            check_is_free(self.path, {self.checkpoints.name, f"{CONFIG_FILE}.new"})
             return
-        found = json.loads(self.config_file.read_text(encoding="utf-8"))
         wanted = _identity(config, corpus)
         differences = [
             f"{name} (there {found.get(name)!r}, now {value!r})"
@@ -108,6 +124,15 @@ class RunFolder:
         result = {"format_version": RESULT_VERSION, "config": config.to_json(), **outcome}
         write_json(self.result_file, result)
         return result
+
+
+def _config_of_run(file: Path) -> dict[str, Any] | None:
+    """What a run's config.json says; None where there is none, or one of something else, as of a model."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "corpus_fingerprint" in found else None
 
 
 def _is_default(name: str, value: Any) -> bool:
