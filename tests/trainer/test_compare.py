@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline import Corpus, MixtureError, open_corpus
-from trainer.compare.compare import Job
+from trainer.compare.compare import CellRun, Job, State, run_cells
+from trainer.compare.display import PlainDisplay
 from trainer.compare.grid import Cell, Grid, GridError, parse_grid
 from trainer.compare.tail import MetricsTail, end_of_log
 from trainer.compare_command import TrainingOptions, main, prepare_runs
 from trainer.results.results import read_runs
 from trainer.run.config import ConfigError, TrainConfig
+from trainer.run.folder_lock import FolderLock
 from trainer.run.run_folder import RunFolderError
 
 TINY = shlex.split(
@@ -282,6 +285,34 @@ def test_a_folder_of_something_else_is_no_place_for_a_comparison(
     with pytest.raises(RunFolderError, match=r"holds 'report\.html', and no run"):
         main([str(tiny_corpus), *options])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_run_that_another_process_trains_is_waited_for(tiny_corpus: Path, tmp_path: Path) -> None:
+    """Such as one whose comparison was killed."""
+    corpus = open_corpus(tiny_corpus)
+    grid = parse_grid(corpus, mixers="natural,uniform", ks="3", targets="alpha", seeds="0")
+    training = TrainingOptions(preset="1m", batch_size=4, steps=2, eval_sequences=4, device="cpu")
+    runs = prepare_runs(corpus, grid, training, tmp_path)
+    lock = FolderLock(runs[0].job.folder)
+    runs[0].job.folder.mkdir()
+    assert lock.take()
+    seen = []
+
+    class Watching(PlainDisplay):
+        def changed(self, run: CellRun) -> None:
+            super().changed(run)
+            seen.append((run.job.cell.mixer, run.state))
+            if run.state is State.DONE:
+                lock.release()
+
+    assert run_cells(runs, parallel=2, display=Watching(Console(), total=2)) == 0
+    assert seen == [
+        ("natural", State.ELSEWHERE),
+        ("uniform", State.RUNNING),
+        ("uniform", State.DONE),
+        ("natural", State.RUNNING),
+        ("natural", State.DONE),
+    ]
 
 
 def test_no_runs_to_report_is_an_error(tiny_corpus: Path, tmp_path: Path) -> None:

@@ -104,6 +104,21 @@ def test_a_record_that_a_stop_divides_has_the_losses_of_all_ranks(
     assert resumed["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-6)
 
 
+def test_three_ranks_that_go_on_end_with_the_same_bits(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, mixer="importance", update_every=None, steps=6, checkpoint_every=3)
+    config = replace(config, batch_size=6)
+    run, weights = tmp_path / "run", []
+    for _ in range(2):
+        start_ranks(_train_as_rank, free_port(), corpus.path, config, run, 3, count=3)
+        weights.append(torch.load(tmp_path / "run-rank0.pt", weights_only=True)["model"])
+        (run / "result.json").unlink()
+        shutil.rmtree(run / "checkpoints" / "step-000006")
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
 def test_a_sharded_run_is_the_replicated_run_and_continues_in_one_process(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:

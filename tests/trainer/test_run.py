@@ -299,6 +299,23 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
     assert "log_every" not in str(caught.value)
 
 
+def test_a_folder_has_one_process_at_a_time(
+    corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    other = RunFolder(tmp_path / "run")
+    assert other.take()
+    with pytest.raises(
+        RunFolderError, match=r"another process trains in .*/run\. Wait for its end"
+    ):
+        train(corpus, config, tmp_path / "run", quiet=True)
+    assert not other.config_file.exists()
+    other.close()
+    with power_cut_at(3):
+        train(corpus, config, tmp_path / "run", quiet=True)
+    assert other.take(), "what ended is forgotten"
+    other.close()
+
+
 def test_a_run_killed_before_it_began_begins_and_one_without_its_config_does_not(
     corpus: Corpus, config: TrainConfig, tmp_path: Path
 ) -> None:

@@ -263,7 +263,7 @@ class Probe:
         With `weights` (n,) it is Σ weight · loss instead. They go through the model `size` at a time. Of
         sharded parameters it is this rank's shards of the gradient over the samples of all ranks.
         """
-        parameters, sharded = self.parameters, is_sharded(self.loss)
+        sharded, parameters = is_sharded(self.loss), self.parameters
         gradient = [torch.zeros_like(shard) for shard in self.shards]
         value = torch.zeros((), device=self.device)
         for batch, rows in micro_batches(

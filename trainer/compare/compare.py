@@ -24,6 +24,7 @@ from trainer.compare.grid import Cell
 from trainer.compare.tail import MetricsTail, end_of_log
 from trainer.results.results import METRICS_FILE, RESULT_FILE
 from trainer.run.config import TrainConfig
+from trainer.run.folder_lock import FolderLock
 from trainer.run.interrupt import Interrupt
 
 LOG_FILE = "log.txt"
@@ -34,6 +35,7 @@ class State(Enum):
     """Where a run of the comparison stands."""
 
     WAITING = "waiting"
+    ELSEWHERE = "in another process"
     RUNNING = "running"
     DONE = "done"
     SKIPPED = "done before"
@@ -77,6 +79,13 @@ class CellRun:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
+    def is_taken(self) -> bool:
+        """Whether a process trains it that is not ours, such as one whose comparison was killed."""
+        taken = FolderLock(self.job.folder).is_taken()
+        if taken:
+            self.metrics.read()
+        return taken
+
     @property
     def seconds(self) -> float:
         """How long its process has been running, or ran."""
@@ -109,8 +118,10 @@ class CellRun:
         self._close()
         if (self.job.folder / RESULT_FILE).exists():
             self.state = State.DONE  # even if a signal met the process on its way out
+        elif stopping:
+            self.state = State.STOPPED
         else:
-            self.state = State.STOPPED if stopping else State.FAILED
+            self.state = State.ELSEWHERE if self.is_taken() else State.FAILED
 
     def ask_to_stop(self) -> None:
         """Ask the process to save and stop.
@@ -186,7 +197,7 @@ def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> in
 
     Of several GPUs each run has one, the one with the fewest runs. After Ctrl-C or SIGTERM nothing new is
     started and what runs is asked to save and stop; a second Ctrl-C ends it at once (and raises
-    KeyboardInterrupt). A failed run stops no other.
+    KeyboardInterrupt). A failed run stops no other. One that another process trains is waited for.
     """
     environment, gpus = _environment(parallel), _gpus()
     waiting = [run for run in runs if run.state is State.WAITING]
@@ -200,23 +211,37 @@ def run_cells(runs: Sequence[CellRun], *, parallel: int, display: Display) -> in
                     display.stopping()
                     for run in running:
                         run.ask_to_stop()
-                while waiting and len(running) < parallel and not stopping:
-                    run = waiting.pop(0)
-                    on_gpu = Counter(other.gpu for other in running)
-                    run.start(environment, min(gpus, key=lambda gpu: on_gpu[gpu], default=None))
-                    running.append(run)
-                    display.changed(run)
+                while len(running) < parallel and not stopping:
+                    free = _next(waiting, display)
+                    if free is None:
+                        break
+                    on_gpu = Counter(run.gpu for run in running)
+                    free.start(environment, min(gpus, key=lambda gpu: on_gpu[gpu], default=None))
+                    running.append(free)
+                    display.changed(free)
                 time.sleep(_POLL_SECONDS)
                 for run in running:
                     run.poll(stopping=stopping)
                     if run.state is not State.RUNNING:
                         display.changed(run)
+                waiting += [run for run in running if run.state is State.ELSEWHERE]
                 running = [run for run in running if run.state is State.RUNNING]
                 display.refresh(runs)
         finally:
             for run in running:
                 run.kill()
     return interrupt.signal_number or 0 if stopping else 0
+
+
+def _next(waiting: list[CellRun], display: Display) -> CellRun | None:
+    """Take the first of those that no other process trains; None where there is none."""
+    for number, run in enumerate(waiting):
+        if not run.is_taken():
+            return waiting.pop(number)
+        if run.state is State.WAITING:
+            run.state = State.ELSEWHERE
+            display.changed(run)
+    return None
 
 
 def flags_between(defaults: Any, chosen: Any, prefix: str = "") -> list[str]:

@@ -16,6 +16,7 @@ from trainer.compare.compare import LOG_FILE, CellRun, State
 
 _STYLES = {
     State.WAITING: "dim",
+    State.ELSEWHERE: "yellow",
     State.RUNNING: "cyan",
     State.DONE: "green",
     State.SKIPPED: "green dim",
@@ -40,7 +41,8 @@ class LiveDisplay:
         """Draw the table again."""
         shown = runs
         if len(runs) > max(self._console.height - 7, 5):
-            shown = [run for run in runs if run.state in (State.RUNNING, State.FAILED)]
+            news = (State.RUNNING, State.ELSEWHERE, State.FAILED)
+            shown = [run for run in runs if run.state in news]
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("run", "state", "step", "", "target loss", "generic", "time"):
             table.add_column(title, justify="left" if title in ("run", "state", "") else "right")
@@ -80,6 +82,9 @@ class PlainDisplay:
         name = run.job.cell.name
         if run.state is State.RUNNING:
             self._print(f"{name}: running, output in {run.job.folder / LOG_FILE}")
+            return
+        if run.state is State.ELSEWHERE:
+            self._print(f"{name}: another process trains it, which is waited for")
             return
         self._ended += 1
         losses = [f"{target} {loss:.3f}" for target, loss in _losses(run)]
@@ -147,7 +152,8 @@ def _time_left(runs: Sequence[CellRun], parallel: int) -> str:
     """From the speed of the runs so far; nothing until one of them has got anywhere."""
     moved = [run for run in runs if run.seconds and run.metrics.step > run.first_step]
     steps = sum(run.metrics.step - run.first_step for run in moved)
-    open_runs = [run for run in runs if run.state in (State.WAITING, State.RUNNING)]
+    still_open = (State.WAITING, State.ELSEWHERE, State.RUNNING)
+    open_runs = [run for run in runs if run.state in still_open]
     if not steps or not open_runs:
         return ""
     left = sum(max(0, run.job.config.steps - run.metrics.step) for run in open_runs)

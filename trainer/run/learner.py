@@ -60,6 +60,8 @@ class Learner:
                 self._shared_loss = DistributedDataParallel(self.loss)
                 if compiles:
                     self._compile_in_buckets(corpus.tokens_per_sample)
+                if device.type == "cpu":
+                    self._settle_buckets(corpus.tokens_per_sample)
         self.optimizer = make_optimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -79,8 +81,22 @@ class Learner:
         while the backward pass goes on to the next. A graph that was compiled outside is whole, serves a step
         as well, and has no gradient before its end.
         """
+        self._shared_loss(self._padding(tokens_per_sample))
+
+    def _settle_buckets(self, tokens_per_sample: int) -> None:
+        """Take the backward pass after which DDP chooses its buckets anew, before the first step.
+
+        Where a bucket ends decides in which order more than two ranks are added up. A run that goes on would
+        learn from its first batch with other buckets than one that was never stopped, and end with other
+        bits; they are promised on a CPU only.
+        """
+        self._shared_loss(self._padding(tokens_per_sample)).sum().backward()
+        self.model.zero_grad()
+
+    def _padding(self, tokens_per_sample: int) -> Tensor:
+        """Samples without a token, as many as this rank has in a batch."""
         shape = self.local_batch_size, tokens_per_sample
-        self._shared_loss(torch.full(shape, self.loss.pad_id, device=self.device))
+        return torch.full(shape, self.loss.pad_id, device=self.device)
 
     def step(
         self, step: int, batch: Batch, steering: Steering | None = None

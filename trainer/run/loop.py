@@ -8,6 +8,7 @@ anywhere goes on from its last checkpoint; on a CPU it ends with the very same b
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from trainer.run.learner import Learner
 from trainer.run.metrics import MetricsWriter, MixtureHistory, fetch_fields
 from trainer.run.progress import ProgressLine
 from trainer.run.resolve import resolve, steering_config
-from trainer.run.run_folder import RunFolder, device_name
+from trainer.run.run_folder import RunFolder, RunFolderError, device_name
 from trainer.run.tally import ClosedWindow, Tally
 from trainer.steering import Steering
 
@@ -38,9 +39,9 @@ def train(
     """Train as `config` says and keep everything in the folder `out`; what its result.json says.
 
     An unfinished run in `out` is continued, a finished one is returned as it is. Under torchrun every
-    process calls this alike. Raises `RunFolderError` when `out` is another run's or no run's, `ConfigError`,
-    `MixtureError` or `BudgetError` for settings that do not fit the corpus, and `TrainingInterrupted`
-    after Ctrl-C or SIGTERM, when all is saved.
+    process calls this alike. Raises `RunFolderError` when `out` is another run's or no run's, or another
+    process trains there, `ConfigError`, `MixtureError` or `BudgetError` for settings that do not fit the
+    corpus, and `TrainingInterrupted` after Ctrl-C or SIGTERM, when all is saved.
     """
     check_corpus(corpus)
     device = choose_device(config.device)
@@ -50,7 +51,7 @@ def train(
     finished = folder.result()
     if finished is not None:
         return finished
-    with joined_ranks(device) as ranks, Interrupt() as interrupt:
+    with joined_ranks(device) as ranks, Interrupt() as interrupt, closing(folder):
         run = Run(corpus, config, folder, ranks=ranks, device=device, quiet=quiet)
         return run.to_the_end(interrupt)
 
@@ -101,6 +102,10 @@ class Run:
         self.step = 0
         """Steps that are done."""
         ranks.wait_for_all()  # every process has checked the folder before one writes to it
+        if ranks.any(ranks.is_first and not folder.take()):
+            raise RunFolderError(
+                f"another process trains in {folder.path}. Wait for its end, or choose another --out."
+            )
         if ranks.is_first:
             folder.begin(config, corpus, device)
         self.metrics = self._continue_from_checkpoint()

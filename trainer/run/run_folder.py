@@ -1,6 +1,6 @@
 """The folder of a run: what it was told, what it measured, where it can continue.
 
-RUN/config.json  metrics.jsonl  checkpoints/step-NNNNNN/  result.json (written last)
+RUN/config.json  metrics.jsonl  checkpoints/step-NNNNNN/  result.json (written last)  .lock
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trainer.mixers import MixerSettings
 from trainer.results.results import CONFIG_FILE, METRICS_FILE, RESULT_FILE
 from trainer.run.atomic import write_json
 from trainer.run.config import TrainConfig
+from trainer.run.folder_lock import FolderLock
 
 RESULT_VERSION = 1
 _MAY_DIFFER = frozenset({"device", "compile", "log_every", "checkpoint_every", "health"})
@@ -66,6 +67,7 @@ class RunFolder:
         self.metrics_file = path / METRICS_FILE
         self.result_file = path / RESULT_FILE
         self.checkpoints = path / "checkpoints"
+        self._lock = FolderLock(path)
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
         """Raise `RunFolderError` where it is no folder, another run's (settings, or corpus) or somebody's."""
@@ -105,9 +107,17 @@ class RunFolder:
             return None
         return json.loads(self.result_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
-    def begin(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
-        """Create the folder and write config.json."""
+    def take(self) -> bool:
+        """Create the folder and let no other process train in it until `close`; False if one does."""
         make_folder(self.checkpoints)
+        return self._lock.take()
+
+    def close(self) -> None:
+        """Let other processes train in it."""
+        self._lock.release()
+
+    def begin(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+        """Write config.json."""
         write_json(
             self.config_file,
             {

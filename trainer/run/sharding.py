@@ -28,9 +28,14 @@ parameters one by one took it 67 to 87 ms a step, in which an H200 computed for 
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether `fully_shard` has been applied; `ValueError` if it left out some parameters."""
+    """Whether `fully_shard` has been applied; `ValueError` if it left out some parameters.
+
+    Weights that are gathered are let go of: a pass without a backward pass, an evaluation's, leaves those of
+    the outermost module so, and `parameters()` has them whole.
+    """
     if not any(True for _ in _fsdp_modules(module)):
         return False
+    forget_gathered(module)
     left = [name for name, parameter in module.named_parameters() if not _is_dtensor(parameter)]
     if left:
         raise ValueError(
