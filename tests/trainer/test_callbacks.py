@@ -86,6 +86,9 @@ def test_the_hugging_face_trainer_is_steered_and_resumes_exactly(
         again, parts = run("parts", "--resume")
     assert same_weights(trainer.model.state_dict(), again.model.state_dict())
     assert whole == parts
+    before = torch.get_rng_state()
+    next(iter(trainer.get_train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), before), "the Trainer restores it before"
 
 
 @LIGHTNING
