@@ -132,6 +132,8 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     corpus = open_corpus(tiny_corpus)
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
+    for _ in range(5):
+        next(callback.steering.stream)
     arguments: Any = SimpleNamespace(
         output_dir=str(tmp_path),
         ignore_data_skip=True,
@@ -154,6 +156,64 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     state.max_steps = 5
     with pytest.raises(StateError, match="5 of 5 steps, so the run is finished"):
         callback.on_train_begin(arguments, state, None)
+
+
+def test_a_state_that_cannot_be_written_whole_is_not_there(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from trainer.callbacks_huggingface import SteeringCallback
+
+    def fails(_: int) -> None:
+        raise OSError("no space")
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    monkeypatch.setattr("os.fsync", fails)
+    arguments: Any = SimpleNamespace(output_dir=str(tmp_path))
+    state: Any = SimpleNamespace(global_step=5, is_world_process_zero=True)
+    with pytest.raises(OSError, match="no space"):
+        callback.on_save(arguments, state, None)
+    assert not any(folder.iterdir())
+
+
+def test_a_stream_that_stands_elsewhere_than_the_trainer_is_told(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("lightning")
+    from trainer.callbacks_huggingface import SteeringCallback as HuggingFace
+    from trainer.callbacks_lightning import SteeringCallback as Lightning
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=20, batch_size=8, mixer="uniform")
+    steering = Steering(corpus, config, make_model(corpus))
+    for _ in range(6):
+        next(steering.stream)
+    arguments: Any = SimpleNamespace(
+        output_dir=str(tmp_path),
+        ignore_data_skip=True,
+        process_index=0,
+        world_size=1,
+        gradient_accumulation_steps=1,
+        bf16=False,
+        fp16=False,
+    )
+    state: Any = SimpleNamespace(global_step=6, max_steps=10, is_world_process_zero=True)
+    (tmp_path / "checkpoint-6").mkdir()
+    HuggingFace(steering).on_save(arguments, state, None)
+    HuggingFace(steering).on_train_begin(arguments, state, None)
+    arguments.gradient_accumulation_steps = 2
+    with pytest.warns(UserWarning, match="goes on after 12 batches and the stream after 6"):
+        HuggingFace(steering).on_train_begin(arguments, state, None)
+    trainer: Any = SimpleNamespace(global_step=6, accumulate_grad_batches=1)
+    Lightning(steering).on_train_start(trainer, None)
+    trainer.global_step = 5  # as on an exception within the sixth step
+    with pytest.warns(UserWarning, match="goes on after 5 batches and the stream after 6"):
+        Lightning(steering).on_train_start(trainer, None)
 
 
 def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
