@@ -53,6 +53,10 @@ def test_a_plain_loop_moves_towards_its_target_and_resumes_exactly(
     mixture = run("whole")
     assert mixture.probabilities[1] > 0.6, "alpha is text like domain 1"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", power_cut_in_second_save(torch.save))
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Steering, "after_step", power_cut_at(110, Steering.after_step))
         with pytest.raises(KeyboardInterrupt):
             run("parts")
@@ -307,5 +311,18 @@ def power_cut_at(step: int, whole: Any) -> Any:
         if done == step:
             raise KeyboardInterrupt
         return whole(self, done)
+
+    return cut
+
+
+def power_cut_in_second_save(whole: Any) -> Any:
+    saved: list[Path] = []
+
+    def cut(state: Any, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 2:
+            path.write_bytes(b"half of it")
+            raise KeyboardInterrupt
+        whole(state, path)
 
     return cut
