@@ -42,9 +42,13 @@ class SteeringCallback(Callback):
         warn_of_callback_steps(self.steering, trainer.max_steps * trainer.accumulate_grad_batches)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn where a checkpoint was not saved between two steps."""
+        """Warn where a checkpoint was not saved between two steps; make up for an update it has not seen.
+
+        A callback for checkpoints that stands before this one saves before the update of its step.
+        """
         batches = trainer.global_step * trainer.accumulate_grad_batches
         warn_of_callback_stream(self.steering, batches)
+        self.steering.after_step(batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipeline import Mixture, StateError, open_corpus
 from tests.conftest import EXAMPLES
@@ -114,6 +115,43 @@ def test_lightning_is_steered_and_resumes_exactly(
     with optimizer_takes(60 - 30):
         again, resumed = run("--resume", str(tmp_path / "step=30.ckpt"))
     assert same_weights(trainer.model.state_dict(), again.model.state_dict())
+    assert steering.state_dict() == resumed.state_dict()
+
+
+@LIGHTNING
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")  # it goes on there
+def test_a_checkpoint_that_lightning_saves_before_the_update_of_its_step_resumes_exactly(
+    example: ModuleType, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    def run(resume: Path | None = None) -> tuple[Any, Steering]:
+        example.lightning.seed_everything(0, verbose=False)
+        corpus = open_corpus(tiny_corpus)
+        module = example.NextToken(corpus.vocab_size, corpus.pad_id)
+        config = SteeringConfig(
+            num_steps=18, batch_size=8, target="alpha", mixer="dga+update_every=4"
+        )
+        loss = example.TokenLoss(module.model, pad_id=corpus.pad_id, compute_dtype=torch.float32)
+        steering = Steering(corpus, config, loss)
+        trainer = example.lightning.Trainer(
+            max_steps=18,
+            callbacks=[
+                example.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
+            ],
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_model_summary=False,
+        )
+        # As where Steering waits for the trainer's ranks: behind the callback that saves.
+        trainer.callbacks.append(example.SteeringCallback(steering))
+        loader = DataLoader(steering.stream, batch_size=None, collate_fn=example.token_tensor)
+        trainer.fit(module, example.Steps(loader, steering.stream, 18), ckpt_path=resume)
+        return module, steering
+
+    module, steering = run()
+    with optimizer_takes(18 - 8):
+        again, resumed = run(tmp_path / "step=8.ckpt")
+    assert same_weights(module.state_dict(), again.state_dict())
     assert steering.state_dict() == resumed.state_dict()
 
 
