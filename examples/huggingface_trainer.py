@@ -46,6 +46,7 @@ class StreamTrainer(Trainer):
             collate_fn=ModelInputs(pad_id=self.train_dataset.corpus.pad_id),
             num_workers=workers,
             multiprocessing_context="forkserver" if workers else None,
+            generator=torch.Generator(),  # or it takes a number of the model's, also where a run goes on
         )
 
 

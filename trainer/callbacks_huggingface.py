@@ -17,12 +17,14 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline import StateError
+from pipeline.whole_files import write_whole
 from trainer.run.distributed import Ranks
 from trainer.steering import (
     Steering,
     check_callback_can_steer,
     check_callback_ranks,
     warn_of_callback_steps,
+    warn_of_callback_stream,
     warn_of_rounded_measurements,
 )
 
@@ -74,6 +76,8 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
                 "where the stream stood. Resume a checkpoint in output_dir that was saved with this callback."
             )
         self.steering.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+        batches = state.global_step * args.gradient_accumulation_steps
+        warn_of_callback_stream(self.steering, batches)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -88,4 +92,4 @@ class SteeringCallback(TrainerCallback):  # type: ignore[misc]
         content = json.dumps(self.steering.state_dict())
         if state.is_world_process_zero:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            (folder / STATE_FILE).write_text(content, encoding="utf-8")
+            write_whole(folder / STATE_FILE, content.encode())

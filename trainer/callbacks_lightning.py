@@ -20,6 +20,7 @@ from trainer.steering import (
     check_callback_can_steer,
     check_callback_ranks,
     warn_of_callback_steps,
+    warn_of_callback_stream,
 )
 
 
@@ -39,6 +40,15 @@ class SteeringCallback(Callback):
         ranks = Ranks(rank=shares["rank"], world_size=shares["num_replicas"])
         check_callback_ranks(self.steering, ranks)
         warn_of_callback_steps(self.steering, trainer.max_steps * trainer.accumulate_grad_batches)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn where a checkpoint was not saved between two steps; make up for an update it has not seen.
+
+        A callback for checkpoints that stands before this one saves before the update of its step.
+        """
+        batches = trainer.global_step * trainer.accumulate_grad_batches
+        warn_of_callback_stream(self.steering, batches)
+        self.steering.after_step(batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

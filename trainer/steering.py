@@ -349,6 +349,19 @@ def warn_of_callback_steps(steering: Steering, batches: int) -> None:
         )
 
 
+def warn_of_callback_stream(steering: Steering, batches: int) -> None:
+    """Warn where the stream goes on from elsewhere than after the `batches` that the trainer has taken."""
+    step = steering.stream.step
+    if step != batches:
+        warnings.warn(
+            f"the trainer goes on after {batches:,} batches and the stream after {step:,}: it is not the run "
+            "that was stopped. A checkpoint that was saved within a step, as on an exception, leaves out "
+            "what had been drawn for it; with another gradient accumulation the mixer counts wrongly. Go on "
+            "from a checkpoint between steps, with the settings that it was saved with.",
+            stacklevel=3,
+        )
+
+
 def warn_of_rounded_measurements(steering: Steering, computes: torch.dtype) -> None:
     """Warn where the model computes in 16 bits and alignment is measured with a step for float32."""
     if not steering.steps_as_in_float32:

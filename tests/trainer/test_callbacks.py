@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipeline import Mixture, StateError, open_corpus
 from tests.conftest import EXAMPLES
@@ -53,6 +54,10 @@ def test_a_plain_loop_moves_towards_its_target_and_resumes_exactly(
     mixture = run("whole")
     assert mixture.probabilities[1] > 0.6, "alpha is text like domain 1"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", power_cut_in_second_save(torch.save))
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Steering, "after_step", power_cut_at(110, Steering.after_step))
         with pytest.raises(KeyboardInterrupt):
             run("parts")
@@ -86,6 +91,9 @@ def test_the_hugging_face_trainer_is_steered_and_resumes_exactly(
         again, parts = run("parts", "--resume")
     assert same_weights(trainer.model.state_dict(), again.model.state_dict())
     assert whole == parts
+    before = torch.get_rng_state()
+    next(iter(trainer.get_train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), before), "the Trainer restores it before"
 
 
 @LIGHTNING
@@ -110,6 +118,43 @@ def test_lightning_is_steered_and_resumes_exactly(
     assert steering.state_dict() == resumed.state_dict()
 
 
+@LIGHTNING
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's use of torch
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")  # it goes on there
+def test_a_checkpoint_that_lightning_saves_before_the_update_of_its_step_resumes_exactly(
+    example: ModuleType, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    def run(resume: Path | None = None) -> tuple[Any, Steering]:
+        example.lightning.seed_everything(0, verbose=False)
+        corpus = open_corpus(tiny_corpus)
+        module = example.NextToken(corpus.vocab_size, corpus.pad_id)
+        config = SteeringConfig(
+            num_steps=18, batch_size=8, target="alpha", mixer="dga+update_every=4"
+        )
+        loss = example.TokenLoss(module.model, pad_id=corpus.pad_id, compute_dtype=torch.float32)
+        steering = Steering(corpus, config, loss)
+        trainer = example.lightning.Trainer(
+            max_steps=18,
+            callbacks=[
+                example.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
+            ],
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_model_summary=False,
+        )
+        # As where Steering waits for the trainer's ranks: behind the callback that saves.
+        trainer.callbacks.append(example.SteeringCallback(steering))
+        loader = DataLoader(steering.stream, batch_size=None, collate_fn=example.token_tensor)
+        trainer.fit(module, example.Steps(loader, steering.stream, 18), ckpt_path=resume)
+        return module, steering
+
+    module, steering = run()
+    with optimizer_takes(18 - 8):
+        again, resumed = run(tmp_path / "step=8.ckpt")
+    assert same_weights(module.state_dict(), again.state_dict())
+    assert steering.state_dict() == resumed.state_dict()
+
+
 def test_callbacks_refuse_a_mixer_that_has_to_see_every_loss(tiny_corpus: Path) -> None:
     pytest.importorskip("transformers")
     from trainer.callbacks_huggingface import SteeringCallback
@@ -129,6 +174,8 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     corpus = open_corpus(tiny_corpus)
     config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
+    for _ in range(5):
+        next(callback.steering.stream)
     arguments: Any = SimpleNamespace(
         output_dir=str(tmp_path),
         ignore_data_skip=True,
@@ -151,6 +198,64 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     state.max_steps = 5
     with pytest.raises(StateError, match="5 of 5 steps, so the run is finished"):
         callback.on_train_begin(arguments, state, None)
+
+
+def test_a_state_that_cannot_be_written_whole_is_not_there(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from trainer.callbacks_huggingface import SteeringCallback
+
+    def fails(_: int) -> None:
+        raise OSError("no space")
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=10, batch_size=8, mixer="uniform")
+    callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    monkeypatch.setattr("os.fsync", fails)
+    arguments: Any = SimpleNamespace(output_dir=str(tmp_path))
+    state: Any = SimpleNamespace(global_step=5, is_world_process_zero=True)
+    with pytest.raises(OSError, match="no space"):
+        callback.on_save(arguments, state, None)
+    assert not any(folder.iterdir())
+
+
+def test_a_stream_that_stands_elsewhere_than_the_trainer_is_told(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("lightning")
+    from trainer.callbacks_huggingface import SteeringCallback as HuggingFace
+    from trainer.callbacks_lightning import SteeringCallback as Lightning
+
+    corpus = open_corpus(tiny_corpus)
+    config = SteeringConfig(num_steps=20, batch_size=8, mixer="uniform")
+    steering = Steering(corpus, config, make_model(corpus))
+    for _ in range(6):
+        next(steering.stream)
+    arguments: Any = SimpleNamespace(
+        output_dir=str(tmp_path),
+        ignore_data_skip=True,
+        process_index=0,
+        world_size=1,
+        gradient_accumulation_steps=1,
+        bf16=False,
+        fp16=False,
+    )
+    state: Any = SimpleNamespace(global_step=6, max_steps=10, is_world_process_zero=True)
+    (tmp_path / "checkpoint-6").mkdir()
+    HuggingFace(steering).on_save(arguments, state, None)
+    HuggingFace(steering).on_train_begin(arguments, state, None)
+    arguments.gradient_accumulation_steps = 2
+    with pytest.warns(UserWarning, match="goes on after 12 batches and the stream after 6"):
+        HuggingFace(steering).on_train_begin(arguments, state, None)
+    trainer: Any = SimpleNamespace(global_step=6, accumulate_grad_batches=1)
+    Lightning(steering).on_train_start(trainer, None)
+    trainer.global_step = 5  # as on an exception within the sixth step
+    with pytest.warns(UserWarning, match="goes on after 5 batches and the stream after 6"):
+        Lightning(steering).on_train_start(trainer, None)
 
 
 def test_a_stream_of_another_rank_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
@@ -244,5 +349,18 @@ def power_cut_at(step: int, whole: Any) -> Any:
         if done == step:
             raise KeyboardInterrupt
         return whole(self, done)
+
+    return cut
+
+
+def power_cut_in_second_save(whole: Any) -> Any:
+    saved: list[Path] = []
+
+    def cut(state: Any, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 2:
+            path.write_bytes(b"half of it")
+            raise KeyboardInterrupt
+        whole(state, path)
 
     return cut

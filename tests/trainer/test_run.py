@@ -171,6 +171,29 @@ def test_two_checkpoints_are_kept(whole_run: Path) -> None:
     assert names == ["step-000021", "step-000024"]
 
 
+def test_a_checkpoint_is_removed_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(step: int) -> None:
+        save_checkpoint(
+            tmp_path, Checkpoint(step=step, model={}, optimizer={}, random={}, state={})
+        )
+
+    def cut(folder: Path) -> None:
+        (folder / "model.pt").unlink()
+        raise PowerCutError
+
+    save(1)
+    save(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut)
+        with pytest.raises(PowerCutError):
+            save(3)
+    assert all((saved / "model.pt").exists() for saved in tmp_path.glob("step-*"))
+    save(4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
 @pytest.mark.parametrize("step", [3, 7, 8, 13, 14, 20, 23])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(
     corpus: Corpus, whole_config: TrainConfig, whole_run: Path, tmp_path: Path, step: int

@@ -46,7 +46,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write `folder`/step-NNNNNN and remove all but the last two; returns its path."""
     final = folder / f"step-{checkpoint.step:06d}"
-    temporary = folder / f".{final.name}.tmp"
+    temporary = _hidden(final)
     for unfinished in folder.glob(".step-*.tmp"):
         shutil.rmtree(unfinished)
     temporary.mkdir(parents=True)
@@ -65,7 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     temporary.rename(final)
     sync(folder)
     for old in _saved(folder)[:-_KEPT]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(_hidden(old)))
     return final
 
 
@@ -92,6 +92,11 @@ def load_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
     return Checkpoint(
         step=int(state["step"]), model=model, optimizer=optimizer, random=random, state=state
     )
+
+
+def _hidden(checkpoint: Path) -> Path:
+    """Its name while it is not whole; the next one that is saved removes what is left so."""
+    return checkpoint.with_name(f".{checkpoint.name}.tmp")
 
 
 def _saved(folder: Path) -> list[Path]:
