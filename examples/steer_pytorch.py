@@ -63,10 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> Mixture:
                 "optimizer": optimizer.state_dict(),
                 "steering": steering.state_dict(),
             }
-            torch.save(state, options.checkpoint.with_suffix(".new"))
-            options.checkpoint.with_suffix(".new").replace(
-                options.checkpoint
-            )  # a whole one, always
+            partial = options.checkpoint.with_suffix(".new")
+            torch.save(state, partial)
+            partial.replace(options.checkpoint)  # a whole one, always
             print(f"step {batch.step + 1}: loss {losses.mean().item():.3f}", describe(steering))
     return steering.stream.mixture
 
