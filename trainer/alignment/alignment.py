@@ -25,7 +25,13 @@ from pipeline import Corpus, TargetSet, View
 from pipeline.stream.counter_rng import random_uniform
 from trainer.run.batches import micro_batches
 from trainer.run.distributed import Ranks
-from trainer.run.sharding import is_sharded, local_shards, sharded_gradient, sharded_norm
+from trainer.run.sharding import (
+    is_sharded,
+    local_shards,
+    return_to_shards,
+    sharded_gradient,
+    sharded_norm,
+)
 from trainer.targets import Target
 
 Normalization = Literal["raw", "clip", "cosine"]
@@ -208,12 +214,13 @@ class Probe:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Measure without dropout: modules are in evaluation mode inside and as they were after.
+        """Measure without dropout, on weights as they are kept: evaluation mode inside, as it was after.
 
         A score is a small difference between gradients, and masks drawn for one of them and not for the
         other would only add noise. (Hugging Face's models also leave gradient checkpointing off in this
         mode; where memory is short, a smaller `batch_size` takes its place.)
         """
+        return_to_shards(self.loss)
         training = [module for module in self.loss.modules() if module.training]
         for module in training:
             module.training = False
@@ -263,7 +270,7 @@ class Probe:
         With `weights` (n,) it is Σ weight · loss instead. They go through the model `size` at a time. Of
         sharded parameters it is this rank's shards of the gradient over the samples of all ranks.
         """
-        sharded, parameters = is_sharded(self.loss), self.parameters
+        parameters, sharded = self.parameters, is_sharded(self.loss)
         gradient = [torch.zeros_like(shard) for shard in self.shards]
         value = torch.zeros((), device=self.device)
         for batch, rows in micro_batches(

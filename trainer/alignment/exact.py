@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from trainer.alignment.alignment import AlignmentSamples, Probe, Scores, inner_product, total_norm
-from trainer.run.sharding import is_sharded
+from trainer.run.sharding import is_sharded, return_to_shards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +17,7 @@ class ExactEstimator:
     probe: Probe
 
     def __post_init__(self) -> None:
+        return_to_shards(self.probe.loss)
         if is_sharded(self.probe.loss):
             raise ValueError(
                 "the exact estimator takes a backward pass per domain on one rank, and FSDP's ranks take "

@@ -27,7 +27,7 @@ from trainer.alignment.layer_rules import (
     scored_layers,
 )
 from trainer.alignment.probe_audit import ProbeAudit
-from trainer.run.sharding import is_sharded
+from trainer.run.sharding import is_sharded, return_to_shards
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Tensor | None]
 
@@ -52,6 +52,7 @@ class BatchProbe:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        return_to_shards(model)
         if is_sharded(model):
             raise ValueError(
                 "the probe does not score models sharded by FSDP. Take DifferenceEstimator, or "

@@ -28,13 +28,17 @@ parameters one by one took it 67 to 87 ms a step, in which an H200 computed for 
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether `fully_shard` has been applied; `ValueError` if it left out some parameters.
+    """Whether `fully_shard` has been applied."""
+    return any(True for _ in _fsdp_modules(module))
 
-    Weights that are gathered are let go of: a pass without a backward pass, an evaluation's, leaves those of
-    the outermost module so, and `parameters()` has them whole.
+
+def return_to_shards(module: nn.Module) -> None:
+    """Have `parameters()` be shards, if the module is cut; `ValueError` if `fully_shard` left out some.
+
+    A pass without a backward pass, as an evaluation's, leaves those of the outermost module whole.
     """
-    if not any(True for _ in _fsdp_modules(module)):
-        return False
+    if not is_sharded(module):
+        return
     forget_gathered(module)
     left = [name for name, parameter in module.named_parameters() if not _is_dtensor(parameter)]
     if left:
@@ -42,7 +46,6 @@ def is_sharded(module: nn.Module) -> bool:
             f"fully_shard was applied to parts of the model and {', '.join(left[:3])} lie in none of them. "
             "Apply it to the whole model last."
         )
-    return True
 
 
 def shard_layers(module: nn.Module, layers: Iterable[nn.Module]) -> None:
