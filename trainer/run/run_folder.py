@@ -17,6 +17,7 @@ import torch
 
 from pipeline import BraidstreamError, Corpus
 from pipeline.corpus.versions import advice
+from pipeline.whole_files import unfinished
 from trainer.mixers import MixerSettings
 from trainer.results.results import CONFIG_FILE, METRICS_FILE, RESULT_FILE
 from trainer.run.atomic import write_json
@@ -84,7 +85,7 @@ class RunFolder:
                     "another --out."
                 )
             # A run that was killed just before it had written config.json leaves these.
-            check_is_free(self.path, {self.checkpoints.name, f"{CONFIG_FILE}.new"})
+            check_is_free(self.path, {self.checkpoints.name, unfinished(self.config_file).name})
             return
         wanted = _identity(config, corpus)
         differences = [
