@@ -176,15 +176,7 @@ def test_the_hugging_face_trainer_goes_on_from_the_streams_state_or_not_at_all(
     callback = SteeringCallback(Steering(corpus, config, make_model(corpus)))
     for _ in range(5):
         next(callback.steering.stream)
-    arguments: Any = SimpleNamespace(
-        output_dir=str(tmp_path),
-        ignore_data_skip=True,
-        process_index=0,
-        world_size=1,
-        gradient_accumulation_steps=1,
-        bf16=False,
-        fp16=False,
-    )
+    arguments = arguments_for(tmp_path)
     state: Any = SimpleNamespace(global_step=5, max_steps=10)
     with pytest.raises(StateError, match="checkpoint-5"):
         callback.on_train_begin(arguments, state, None)
@@ -235,15 +227,7 @@ def test_a_stream_that_stands_elsewhere_than_the_trainer_is_told(
     steering = Steering(corpus, config, make_model(corpus))
     for _ in range(6):
         next(steering.stream)
-    arguments: Any = SimpleNamespace(
-        output_dir=str(tmp_path),
-        ignore_data_skip=True,
-        process_index=0,
-        world_size=1,
-        gradient_accumulation_steps=1,
-        bf16=False,
-        fp16=False,
-    )
+    arguments = arguments_for(tmp_path)
     state: Any = SimpleNamespace(global_step=6, max_steps=10, is_world_process_zero=True)
     (tmp_path / "checkpoint-6").mkdir()
     HuggingFace(steering).on_save(arguments, state, None)
@@ -342,6 +326,19 @@ def test_a_step_that_the_trainers_rounding_would_drown_is_told(
     begin("dga", epsilon=5e-4)
     begin("dga+estimator=exact")
     begin("importance")
+
+
+def arguments_for(out: Path) -> Any:
+    """What the callback reads of TrainingArguments."""
+    return SimpleNamespace(
+        output_dir=str(out),
+        ignore_data_skip=True,
+        process_index=0,
+        world_size=1,
+        gradient_accumulation_steps=1,
+        bf16=False,
+        fp16=False,
+    )
 
 
 def power_cut_at(step: int, whole: Any) -> Any:
